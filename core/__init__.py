@@ -1,0 +1,1 @@
+"""Hepar's core: data -> train -> infer -> measure -> report. Never imports plugins."""

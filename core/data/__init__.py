@@ -1,0 +1,1 @@
+"""Scans: files, the store, splits, batches."""

@@ -1,0 +1,120 @@
+"""The process group: started by torchrun, or absent."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+
+def launched() -> bool:
+    """Whether torchrun started this process."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def start(timeout_s: float = 1800) -> torch.device:
+    """Join the process group if torchrun started us; returns this rank's device."""
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    if launched() and not dist.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_s))
+    return device
+
+
+def stop() -> None:
+    """Leave the process group."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """This process's rank; 0 without a group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world() -> int:
+    """The number of ranks; 1 without a group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def gather(value: Any) -> list[Any]:
+    """Every rank's `value`, in the order of ranks, on all ranks. Values are pickled: for rows, not for tensors."""
+    if world() == 1:
+        return [value]
+    out: list[Any] = [None] * world()
+    dist.all_gather_object(out, value)
+    return out
+
+
+def broadcast(value: Any) -> Any:
+    """Rank 0's `value` on all ranks. Pickled."""
+    if world() == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """Whether `flag` is true on any rank."""
+    if world() == 1:
+        return flag
+    tensor = torch.tensor(float(flag), device=device)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return bool(tensor.item())
+
+
+def broadcast_buffers(module: torch.nn.Module) -> None:
+    """Give every rank rank 0's buffers (BatchNorm's running statistics differ by rank)."""
+    if world() == 1:
+        return
+    for buffer in module.buffers():
+        dist.broadcast(buffer, src=0)
+
+
+_training = False
+
+
+class training_sums:
+    """Inside this context `sum_over_ranks` sums; outside it is the identity (validation shards are uneven)."""
+
+    def __enter__(self) -> None:
+        """Switch summing on."""
+        global _training
+        _training = True
+
+    def __exit__(self, *_: object) -> None:
+        """Switch summing off."""
+        global _training
+        _training = False
+
+
+def sum_over_ranks(tensor: torch.Tensor) -> torch.Tensor:
+    """Differentiable sum over all ranks; the identity on one process and outside training.
+
+    Losses that are ratios sum numerator and denominator with it, so that they are ratios over one micro-batch of all
+    ranks. Its gradient is summed too: each rank holds the same loss, and DDP then averages over ranks.
+    """
+    if not _training or world() == 1:
+        return tensor
+    return _Sum.apply(tensor)
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: torch.Tensor) -> torch.Tensor:
+        out = tensor.detach().clone().contiguous()
+        dist.all_reduce(out)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        out = gradient.clone().contiguous()
+        dist.all_reduce(out)
+        return out

@@ -1,0 +1,255 @@
+"""All sections of one experiment file -> plans."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal, NoReturn
+
+import registry
+from core import config
+from core.build import Plan, convert, plain
+from core.config import ConfigError, Node
+from core.errors import UserError
+from core.infer.geometry import Geometry
+
+
+@dataclass(frozen=True)
+class PrepareSettings:
+    """The ``prepare:`` section.
+
+    Attributes:
+        compression: of the store; "none" is read as fast as the memory and takes three times the space.
+        workers: processes; null is one a core.
+    """
+
+    compression: Literal["bitshuffle-lz4", "none"] = "bitshuffle-lz4"
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """The ``train.early_stop:`` section; it also says which checkpoint is the best.
+
+    Attributes:
+        metric: any figure of a validation, e.g. ``val/loss`` or ``val/tumour/dice``.
+        patience: validations without improvement before stopping; null never stops.
+        min_delta: the least change that counts as improvement.
+    """
+
+    metric: str = "val/loss"
+    mode: Literal["min", "max"] = "min"
+    patience: int | None = None
+    min_delta: float = 0.0
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """The ``train:`` section. Batches are global: they are shared out over the ranks.
+
+    Attributes:
+        epochs: passes over the sampler's order.
+        max_steps: ends training earlier, after so many global batches.
+        max_minutes: ends training at the next step after so many minutes in this process.
+        batch: samples a step, over all ranks.
+        micro_batch: samples a forward pass of one rank; null is batch / ranks (no accumulation).
+        clip_norm: greatest norm of the gradient; null does not clip.
+        ema: decay of the averaged weights, e.g. 0.999; null keeps none.
+        validate_every: epochs between validations.
+        keep_last: checkpoints kept besides the best.
+        log_every: steps between logged metrics.
+        workers: data processes a rank; "auto" measures nothing and takes cores / ranks, at most 8; 0 loads in place.
+        worker_start: how data processes start; "auto" is fork where it exists.
+        timeout_s: seconds that a rank waits for another before it gives up.
+    """
+
+    epochs: int = 60
+    max_steps: int | None = None
+    max_minutes: float | None = None
+    batch: int = 32
+    micro_batch: int | None = None
+    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
+    channels_last: bool = True
+    compile: bool = False
+    clip_norm: float | None = 12.0
+    ema: float | None = None
+    validate_every: int = 1
+    early_stop: EarlyStop = field(default_factory=EarlyStop)
+    keep_last: int = 2
+    log_every: int = 20
+    workers: int | Literal["auto"] = "auto"
+    worker_start: Literal["auto", "fork", "spawn", "forkserver"] = "auto"
+    timeout_s: float = 1800.0
+    seed: int = 0
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that cannot be."""
+        for name in ("epochs", "batch", "validate_every", "keep_last", "log_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("max_steps", "micro_batch", "max_minutes", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{name} must be positive or null, got {value}")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise ValueError(f"ema must lie between 0 and 1, got {self.ema}")
+        if isinstance(self.workers, int) and self.workers < 0:
+            raise ValueError(f"workers must not be negative, got {self.workers}")
+
+
+# What --resume may change: nothing that decides a step's arithmetic, except how many steps there are.
+RESUMABLE = (
+    "run",
+    "hook",
+    "prepare",
+    *(f"train.{k}" for k in ("epochs", "max_steps", "max_minutes", "keep_last", "log_every", "workers")),
+    *(f"train.{k}" for k in ("worker_start", "timeout_s", "early_stop.patience")),
+)
+
+
+def _default(value: Any) -> Any:
+    return field(metadata={"node": value})
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One experiment, checked. The order of the fields is the order of ``config.yaml``."""
+
+    source: Annotated[Plan, "source"]
+    store: Path
+    split: Annotated[Plan, "split"]
+    dataset: Annotated[Plan, "dataset"]
+    model: Annotated[Plan, "model"]
+    loss: list[Annotated[Plan, "loss"]]
+    optimizer: Annotated[Plan, "optimizer"]
+    window: Annotated[Plan, "window"] = _default({"name": "hu_window"})
+    transform: list[Annotated[Plan, "transform"]] = _default([])
+    augment: list[Annotated[Plan, "augment"]] = _default([])
+    sampler: Annotated[Plan, "sampler"] = _default({"name": "uniform"})
+    schedule: Annotated[Plan, "schedule"] = _default({"name": "cosine"})
+    inferer: Annotated[Plan, "inferer"] = _default({"name": "slices"})
+    postprocess: list[Annotated[Plan, "postprocess"]] = _default([])
+    metric: list[Annotated[Plan, "metric"]] = _default([{"name": "dice"}, {"name": "iou"}])
+    hook: list[Annotated[Plan, "hook"]] = _default([{"name": n} for n in ("jsonl", "tensorboard", "progress")])
+    train: TrainSettings = _default({})
+    prepare: PrepareSettings = _default({})
+    plugins: list[str] = _default([])
+    run: Path = _default("runs/unnamed")
+    file: str = field(default="", metadata={"hidden": True})
+
+    @property
+    def geometry(self) -> Geometry:
+        """What data set and inferer share: core's keys of the ``dataset:`` node."""
+        geometry: Geometry = self.dataset.keys
+        return geometry
+
+    def resolved(self) -> str:
+        """The experiment as YAML with every default written out; loading it gives the same plans."""
+        return config.dump({key: value for key, value in plain(self).items() if key != "file"})
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
+    """Read and check an experiment file, or a run directory's ``config.yaml``.
+
+    Raises:
+        ConfigError: with every problem that was found.
+    """
+    path = Path(path)
+    is_run = path.is_dir()
+    if is_run and not (path / "config.yaml").is_file():
+        raise ConfigError([f"{path}: a folder, but not a run directory (it has no config.yaml)"])
+    root = config.read(path / "config.yaml" if is_run else path)
+    place = root.place
+    if is_run:
+        root.value["run"] = Node(str(path), place)
+    elif "run" not in root.value:
+        root.value["run"] = Node(str(Path("runs") / path.stem), place)
+    config.override(root, overrides)
+    problems: list[str] = []
+    _load_plugins(root, problems)
+    experiment = convert(root, Experiment, "", problems)
+    if experiment is not None and not problems:
+        problems += _contradictions(experiment, place)
+    if problems or experiment is None:
+        raise ConfigError(problems)
+    checked: Experiment = dataclasses.replace(experiment, file=str(path))
+    return checked
+
+
+def changes(old: Experiment, new: Experiment) -> list[str]:
+    """The keys in which two experiments differ beyond what `--resume` may change, with both values."""
+    first, second = _flat(plain(old)), _flat(plain(new))
+    out = []
+    for key in sorted({*first, *second} - {"file"}):
+        if any(key == k or key.startswith((f"{k}.", f"{k}[")) for k in RESUMABLE):
+            continue
+        if first.get(key) != second.get(key):
+            out.append(f"{key}: {_word(first, key)} in the run, {_word(second, key)} now")
+    return out
+
+
+def run_tool(main: Callable[[], int]) -> NoReturn:
+    """Run a tool's main: a user's error is printed without a traceback, exit 2; an interruption exits 130.
+
+    ``HEPAR_TRACEBACK=1`` shows the traceback all the same.
+    """
+    try:
+        code = main()
+    except (UserError, registry.RegistryError) as error:
+        if os.environ.get("HEPAR_TRACEBACK"):
+            traceback.print_exc()
+        print(error, file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _load_plugins(root: Node, problems: list[str]) -> None:
+    node = root.value.get("plugins")
+    if node is None:
+        return
+    if not isinstance(node.value, list):
+        node.value = [Node(node.value, node.place, node.folder)]
+    for i, item in enumerate(node.value):
+        if not isinstance(item.value, str):
+            continue  # the check of types names it
+        if item.value.endswith(".py"):
+            item.value = str((item.folder / item.value).resolve())
+        try:
+            registry.load(item.value)
+        except registry.RegistryError as error:
+            problems.append(f"{item.place}  plugins[{i}]: {error}")
+
+
+def _contradictions(experiment: Experiment, place: str) -> list[str]:
+    out = []
+    if not experiment.loss:
+        out.append(f"{place}  loss: want at least one loss")
+    micro, batch = experiment.train.micro_batch, experiment.train.batch
+    if micro is not None and batch % micro:
+        out.append(f"{place}  train.micro_batch: {micro} does not divide train.batch {batch}")
+    return out
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in _flat(item, f"{path}.{key}" if path else key).items()}
+    if isinstance(value, list) and any(isinstance(v, dict) for v in value):
+        return {k: v for i, item in enumerate(value) for k, v in _flat(item, f"{path}[{i}]").items()}
+    return {path: value}
+
+
+def _word(flat: dict[str, Any], key: str) -> str:
+    return config.dump(flat[key]).removesuffix("...\n").strip() if key in flat else "absent"

@@ -1,0 +1,1 @@
+"""One scan -> labels on its own grid."""

@@ -1,0 +1,145 @@
+"""The run directory: made once, locked while in use, never overwritten."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core import config, experiment
+from core.errors import UserError
+from core.experiment import Experiment
+
+_PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "albumentations", "numpy", "nibabel", "h5py", "hdf5plugin")
+
+
+class RunError(UserError):
+    """A run directory that cannot be used as asked."""
+
+
+def check(wanted: Experiment, *, resume: bool) -> None:
+    """Refuse, before any long work, a run directory that training could not use.
+
+    Raises:
+        RunError: if it exists and is not resumed, or is resumed with another configuration.
+    """
+    run = wanted.run
+    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
+        return
+    if not run.is_dir():
+        raise RunError(f"{run}: a file, but the run directory should be there; name another with run=...")
+    if not (run / "config.yaml").is_file():
+        raise RunError(f"{run}: exists, but is no run directory (it has no config.yaml); name another with run=...")
+    if not resume:
+        raise RunError(
+            f"{run}: this run exists and is not overwritten\n"
+            f"  go on with it:  add --resume\n"
+            f"  begin another:  add run={_free(run)}"
+        )
+    different = experiment.changes(experiment.load(run), wanted)
+    if different:
+        raise RunError(
+            f"{run}: --resume, but the configuration has changed\n"
+            + "\n".join(f"  {line}" for line in different)
+            + f"\n  put it back, or begin another run: run={_free(run)}"
+        )
+
+
+class RunLock:
+    """Holds a run directory for one training; a second one is refused. Released with the process, however it ends."""
+
+    def __init__(self, run: Path) -> None:
+        run.mkdir(parents=True, exist_ok=True)
+        self._file = open(run / ".lock", "w")  # noqa: SIM115
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise RunError(f"{run}: another process is training in it; wait, or name another with run=...") from None
+
+    def release(self) -> None:
+        """Let others in."""
+        self._file.close()
+
+
+def record(wanted: Experiment, parts: Mapping[str, Sequence[str]], hashes: Mapping[str, str]) -> None:
+    """Write what the run is made of: configuration, source, split, command, environment. Each file whole or not at all.
+
+    On a resume the split stays as it was, and the command is added.
+    """
+    run = wanted.run
+    command = shlex.join([Path(sys.executable).name, *sys.argv])
+    lines = (run / "command.txt").read_text(encoding="utf-8") if (run / "command.txt").is_file() else ""
+    write(run / "command.txt", f"{lines}{command}\n")
+    write(run / "environment.json", json.dumps(environment(), indent=1))
+    write(run / "source.yaml", config.dump(wanted.source.plain()))
+    if not (run / "split.json").is_file():
+        text = {"parts": {name: list(cases) for name, cases in parts.items()}, "hashes": dict(hashes)}
+        write(run / "split.json", json.dumps(text, indent=1))
+    # Last: with config.yaml in it, the folder is a run.
+    write(run / "config.yaml", wanted.resolved())
+
+
+def read_split(run: Path) -> tuple[dict[str, list[str]], dict[str, str]] | None:
+    """The run's recorded parts and content hashes, or None before it began."""
+    path = run / "split.json"
+    if not path.is_file():
+        return None
+    text = json.loads(path.read_text(encoding="utf-8"))
+    return text["parts"], text["hashes"]
+
+
+def environment() -> dict[str, Any]:
+    """Commit, versions and devices."""
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = None
+    cuda = torch.cuda.is_available()
+    return {
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain")),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "versions": versions,
+        "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else ["cpu"],
+        "threads": torch.get_num_threads(),
+        "world": int(os.environ.get("WORLD_SIZE", 1)),
+    }
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def _git(*args: str) -> str | None:
+    root = Path(__file__).resolve().parents[1]
+    try:
+        done = subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _free(run: Path) -> Path:
+    n = 2
+    while (run.parent / f"{run.name}_{n}").exists():
+        n += 1
+    return run.parent / f"{run.name}_{n}"

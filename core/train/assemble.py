@@ -1,0 +1,244 @@
+"""From an experiment to a trainer that is ready to fit."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+import registry
+from core import dist, rundir, seed
+from core.build import Plan, build
+from core.config import ConfigError
+from core.contracts import Record
+from core.data import splits
+from core.data.loader import Blueprint, TrainLoader
+from core.data.prepare import Report, is_complete, prepare
+from core.data.store import Store
+from core.errors import UserError
+from core.experiment import Experiment
+from core.infer.network import Network
+from core.train.hooks import Hooks
+from core.train.objective import Objective
+from core.train.trainer import Trainer
+from core.train.validate import Validation
+from core.values import CLASSES
+
+
+def ensure_store(experiment: Experiment) -> Report | None:
+    """Prepare the store if it is not there; None if it was. Safe to call from several processes at once.
+
+    Raises:
+        ConfigError: if the source finds nothing, with what to do.
+    """
+    if is_complete(experiment.store):
+        return None
+    return prepare_store(experiment)
+
+
+def prepare_store(experiment: Experiment) -> Report:
+    """Bring the store in line with the source.
+
+    Raises:
+        ConfigError: if the source finds nothing, with what to do.
+    """
+    source = build(experiment.source)
+    try:
+        return prepare(
+            source,
+            experiment.store,
+            compression=experiment.prepare.compression,
+            workers=experiment.prepare.workers,
+            source_config=experiment.source.plain(),
+        )
+    except ValueError as error:
+        place = experiment.source.place
+        raise ConfigError([f"{place}  source '{experiment.source.name}': {error}"], "the data") from error
+
+
+def split_parts(experiment: Experiment, store: Store) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """The run's recorded split, or a new one; checked against the store.
+
+    Raises:
+        UserError: if a recorded case is gone or its content is another.
+    """
+    recorded = rundir.read_split(experiment.run)
+    if recorded is not None:
+        parts, hashes = recorded
+        changed = [c for c, h in hashes.items() if c not in store.cases or store.info(c).content_hash != h]
+        if changed:
+            raise UserError(
+                f"{experiment.run}: the store {store.root} no longer holds the scans that this run began with: "
+                f"{', '.join(changed[:5])}{' ...' if len(changed) > 5 else ''}; prepare it again, or begin another run"
+            )
+    else:
+        split = build(experiment.split, store=store)
+        try:
+            parts = {name: list(cases) for name, cases in split.parts().items()}
+        except ValueError as error:
+            raise ConfigError([f"{experiment.split.place}  split '{experiment.split.name}': {error}"]) from error
+        hashes = {c: store.info(c).content_hash for cases in parts.values() for c in cases if c in store.cases}
+    splits.check(parts, store)
+    return parts, hashes
+
+
+def assemble(
+    experiment: Experiment, device: torch.device, *, resume: bool = False, say: Callable[[str], None] = print
+) -> Trainer:
+    """Build everything of a training. A collective: rank 0 writes the run directory's records."""
+    settings = experiment.train
+    store = Store(experiment.store)
+    parts, hashes = split_parts(experiment, store)
+    train, val = tuple(parts["train"]), parts.get("val", [])
+    objective = Objective(_named([(p, p.keys.weight) for p in experiment.loss])).to(device)
+    blueprint = Blueprint(
+        store=experiment.store,
+        cases=train,
+        dataset=experiment.dataset,
+        geometry=experiment.geometry,
+        transforms=tuple(experiment.transform),
+        seed=settings.seed,
+        lesions="lesion" in objective.asks,
+        sources=registry.sources(),
+    )
+    data = TrainLoader(
+        blueprint,
+        experiment.sampler,
+        batch=settings.batch,
+        micro_batch=settings.micro_batch,
+        rank=dist.rank(),
+        world=dist.world(),
+        workers=settings.workers,
+        worker_start=settings.worker_start,
+        pin=device.type == "cuda",
+    )
+    _one_shape(experiment, store, train)
+    network = build_network(experiment, store, train, device)
+    optimizer = build(experiment.optimizer, model=network)
+    total = settings.epochs * data.steps_per_epoch
+    total = total if settings.max_steps is None else min(total, settings.max_steps)
+    schedule = build(experiment.schedule, total_steps=total, steps_per_epoch=data.steps_per_epoch)
+    validation = Validation(
+        store=store,
+        cases=val,
+        geometry=experiment.geometry,
+        inferer=experiment.inferer,
+        metrics=[p for p in experiment.metric if p.keys.validate],
+        postprocess=[build(p) for p in experiment.postprocess],
+        objective=objective,
+        device=device,
+        precision=settings.precision,
+    )
+    hooks = Hooks([(p.name, build(p)) for p in experiment.hook] if dist.rank() == 0 else [])
+    if dist.rank() == 0:
+        rundir.record(experiment, parts, hashes)
+    return Trainer(
+        run=experiment.run,
+        config=experiment.resolved(),
+        settings=settings,
+        network=network,
+        objective=objective,
+        optimizer=optimizer,
+        schedule=schedule,
+        data=data,
+        evaluate=validation if val else None,
+        hooks=hooks,
+        device=device,
+        total_steps=total,
+        resume=resume,
+        record={"config": experiment.resolved(), "split": parts, "versions": rundir.environment()["versions"]},
+        say=say,
+    )
+
+
+def build_network(experiment: Experiment, store: Store, cases: Sequence[str], device: torch.device) -> Network:
+    """The network with its initial weights, the same on all ranks."""
+    seed.seed_init(experiment.train.seed)
+    window = build(experiment.window, store=store, cases=cases)
+    channels = window.channels(experiment.geometry.images) * experiment.geometry.repeat
+    model = build(experiment.model, in_channels=channels, classes=CLASSES)
+    network = Network(window, model, experiment.geometry).to(device)
+    if experiment.train.channels_last:
+        network.channels_last = True
+        network.to(memory_format=torch.channels_last)
+    return network
+
+
+def deterministic(wanted: bool) -> None:
+    """Ask torch for deterministic algorithms; before anything runs on the GPU."""
+    if wanted:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+
+
+def summary(experiment: Experiment, trainer: Trainer, store: Store, parts: Mapping[str, Sequence[str]]) -> str:
+    """What is about to run, as text."""
+    data, settings = trainer.data, experiment.train
+    rows = [("run", str(experiment.run)), ("store", f"{experiment.store} ({len(store.cases)} cases{_origin(store)})")]
+    for name in ("train", "val", "test"):
+        cases = parts.get(name, [])
+        slices = [store.slices(c) for c in cases]
+        total, tumour = sum(len(s) for s in slices), sum(int((s["tumour_voxels"] > 0).sum()) for s in slices)
+        patients = len({store.info(c).patient for c in cases})
+        rows.append((name, f"{len(cases)} cases of {patients} patients, {total} slices, {tumour} with tumour"))
+    rows.append(("sampler", _drawn(experiment.sampler.name, data.records, data.order(0))))
+    parameters = sum(p.numel() for p in trainer.network.parameters())
+    rows.append(("model", f"{experiment.model.name}, {parameters / 1e6:.1f} M parameters"))
+    rows.append(("loss", " + ".join(f"{p.keys.weight:g} {p.name}" for p in experiment.loss)))
+    epochs = trainer.total_steps / data.steps_per_epoch
+    rows.append(("steps", f"{trainer.total_steps} ({epochs:.3g} epochs of {data.steps_per_epoch})"))
+    split = f"{dist.world()} ranks x {data.accumulate} x {data.micro}" if settings.batch != data.micro else ""
+    rows.append(("batch", f"{settings.batch}{' = ' + split if split else ''}, {data.workers} data workers a rank"))
+    layout = ", channels_last" if settings.channels_last else ""
+    rows.append(("precision", f"{settings.precision}{layout} on {_device(trainer.device)}"))
+    if trainer.evaluate is None:
+        rows.append(("validation", "none (the split has no val cases); the last checkpoint is the best"))
+    else:
+        early = settings.early_stop
+        patience = "never stops early" if early.patience is None else f"stops after {early.patience} without progress"
+        rows.append(("validation", f"every {settings.validate_every} epochs, best {early.mode} {early.metric}, {patience}"))
+    width = max(len(key) for key, _ in rows)
+    return "\n".join(f"{key:<{width}}  {value}" for key, value in rows)
+
+
+def _origin(store: Store) -> str:
+    origins = sorted({store.info(c).origin for c in store.cases} - {""})
+    return f", {' + '.join(origins)}" if origins else ""
+
+
+def _device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+
+def _drawn(name: str, records: Sequence[Record], order: Sequence[int]) -> str:
+    kinds = Counter(
+        "tumour" if records[i].tumour_voxels else "liver" if records[i].liver_voxels else "empty" for i in order
+    )
+    shares = ", ".join(f"{100 * kinds[k] / len(order):.0f} % {k}" for k in ("tumour", "liver", "empty"))
+    there = sum(r.tumour_voxels > 0 for r in records)
+    return f"{name}: {len(order)} slices an epoch ({shares}) of {len(records)}, {there} with tumour"
+
+
+def _named(plans: Sequence[tuple[Plan, float]]) -> list[tuple[str, float, Any]]:
+    seen: Counter[str] = Counter()
+    out = []
+    for plan, weight in plans:
+        seen[plan.name] += 1
+        name = plan.name if seen[plan.name] == 1 else f"{plan.name}_{seen[plan.name]}"
+        out.append((name, weight, build(plan, classes=CLASSES)))
+    return out
+
+
+def _one_shape(experiment: Experiment, store: Store, cases: Sequence[str]) -> None:
+    if experiment.transform:
+        return  # a transform may crop
+    shapes = {experiment.geometry.padded_yx(store.info(c).shape[1:]): c for c in cases}
+    if len(shapes) > 1:
+        found = ", ".join(f"{h}x{w} ({case})" for (h, w), case in shapes.items())
+        raise UserError(f"the training slices differ in size: {found}; set dataset.size, e.g. dataset.size=512")

@@ -1,0 +1,43 @@
+"""Exponential moving average of the weights (Polyak and Juditsky 1992)."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class EMA:
+    """A second network whose weights and float buffers follow the first: ``ema += (1 - decay) * (now - ema)``.
+
+    Args:
+        network: the trained network.
+        decay: share kept in each step, in (0, 1).
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.network = copy.deepcopy(network).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Follow the network by one step; integer buffers are copied."""
+        for mine, theirs in zip(self._tensors(self.network), self._tensors(network), strict=True):
+            if mine.is_floating_point():
+                mine.lerp_(theirs.to(mine.dtype), 1 - self.decay)
+            else:
+                mine.copy_(theirs)
+
+    @staticmethod
+    def _tensors(network: nn.Module) -> list[torch.Tensor]:
+        return [*network.parameters(), *network.buffers()]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The averaged network's state."""
+        return self.network.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load the averaged network's state."""
+        self.network.load_state_dict(state)

@@ -1,0 +1,54 @@
+"""Failures that name themselves."""
+
+from __future__ import annotations
+
+import json
+import os
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from core import dist
+from core.contracts import Batch, Record
+from core.errors import UserError
+
+
+class NonFiniteError(UserError):
+    """The loss or the gradient stopped being a number."""
+
+    @classmethod
+    def at(cls, step: int, norm: float, values: dict[str, float]) -> NonFiniteError:
+        """The error of one step, with its losses on this rank."""
+        losses = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        return cls(
+            f"step {step}: the gradient's norm is {norm} ({losses} on rank {dist.rank()}); nothing was updated. "
+            f"The batch is in failure.json. Try a lower optimizer.lr, train.clip_norm, or train.precision=fp32; "
+            f"--resume goes on from the last checkpoint"
+        )
+
+
+def failed_step(run: Path, step: int, batch: list[Batch], records: Sequence[Record], error: Exception) -> None:
+    """Write ``failure.json`` (``failure_rank<r>.json`` beyond rank 0): the step and the ids of its samples."""
+    if not run.is_dir():
+        return
+    rank = dist.rank()
+    path = run / ("failure.json" if rank == 0 else f"failure_rank{rank}.json")
+    samples = [{"case": records[i].case, "z": records[i].z, "index": i} for b in batch for i in b.indices]
+    text = {"step": step, "rank": rank, "error": f"{type(error).__name__}: {error}", "samples": samples}
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({**text, "traceback": traceback.format_exception(error)}, indent=1), encoding="utf-8")
+    os.replace(partial, path)
+
+
+def out_of_memory(error: Exception, device: torch.device, data: Any) -> UserError:
+    """Out of memory in the trial step, with the numbers and the knobs."""
+    free, total = torch.cuda.mem_get_info(device)
+    return UserError(
+        f"the trial step ran out of memory on {device}: micro-batch {data.micro}, "
+        f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GB used at most of {total / 2**30:.1f} GB "
+        f"({free / 2**30:.1f} GB free now).\nTry train.micro_batch={max(1, data.micro // 2)} (same batch, more "
+        f"accumulation), a smaller dataset.size, or train.precision=bf16. ({str(error).splitlines()[0]})"
+    )

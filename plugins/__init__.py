@@ -1,0 +1,1 @@
+"""Hepar's own components, one folder a kind."""

@@ -1,0 +1,44 @@
+"""Shared by all tests: plugins are made known once, and `--plugins` adds some from outside the repository."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+ROOT = Path(__file__).resolve().parents[1]
+if str(ROOT) not in sys.path:
+    sys.path.insert(0, str(ROOT))
+
+import core.contracts  # noqa: E402, F401  (declares the kinds)
+import registry  # noqa: E402
+
+registry.discover("plugins")
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--plugins",
+        action="append",
+        default=[],
+        dest="hepar_plugins",
+        metavar="NAME_OR_FILE",
+        help="a package or a .py file with components; the contract tests test them too (may be repeated)",
+    )
+
+
+def pytest_configure(config):
+    for reference in config.getoption("hepar_plugins"):
+        try:
+            registry.load(reference)
+        except registry.RegistryError as error:
+            raise pytest.UsageError(f"--plugins {reference}: {error}") from error
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    import torch
+
+    # Two threads sum in another order than one; and this machine runs other tests beside these.
+    torch.set_num_threads(1)

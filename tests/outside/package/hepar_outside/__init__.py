@@ -1,0 +1,1 @@
+"""Components in an installed package: the modules are named after the kinds."""
