@@ -24,7 +24,9 @@ def fresh(monkeypatch, tmp_path):
     known = set(sys.modules)
     yield
     for module in set(sys.modules) - known:
-        if str(tmp_path) in str(getattr(sys.modules[module], "__file__", "")) or module.startswith("house"):
+        if str(tmp_path) in str(getattr(sys.modules[module], "__file__", "")) or module.startswith(
+            ("house", "hepar_plugin_")
+        ):
             del sys.modules[module]
 
 
@@ -121,7 +123,8 @@ def test_signature_is_refused_with_its_place(arguments, message):
 def test_kind_that_offers_nothing_says_so():
     write(
         "bad.py",
-        "from registry import register\n\n\n@register('metric', 'm')\nclass M:\n    def __init__(self, pair):\n        pass\n",
+        "from registry import register\n\n\n@register('metric', 'm')\nclass M:\n"
+        "    def __init__(self, pair):\n        pass\n",
     )
     assert refusal("bad.py").endswith(
         "bad.py:4  metric 'm': core offers no 'pair' to a metric (it offers nothing); "
@@ -267,6 +270,7 @@ def test_user_named_file_that_fails_says_where_and_can_be_mended():
 
 
 def test_spawned_process_knows_the_same_components():
+    registry.declare("postprocess")
     loss_file("house9/loss.py", "packed")
     registry.discover("house9")
     registry.load(str(HERE / "outside" / "one_file.py"))

@@ -132,6 +132,17 @@ def test_two_scans_of_a_patient_share_the_anatomy_and_not_the_noise(made):
     assert volumes[0] == pytest.approx(volumes[1], rel=0.04)
 
 
+def test_v1_is_frozen(made):
+    """Published figures name the data set by its version: what this test holds may change only with a new one."""
+    case = made[SEED, 1]
+    truth = case.describe()
+    assert (truth["patient"], truth["orientation"], truth["shape"]) == ("phantom-152-0001", "LPS", [54, 256, 256])
+    assert [(lesion.diameter_mm, lesion.contrast_hu) for lesion in case.lesions] == [(46.85, -48.14), (9.26, 37.69)]
+    assert np.bincount(case.label.ravel()) == pytest.approx([3397884, 134621, 6439], rel=1e-4)
+    assert case.image.mean() == pytest.approx(-590.231, abs=0.01)
+    assert case.image.std() == pytest.approx(483.406, abs=0.01)
+
+
 def test_one_case_in_ten_is_tumour_free():
     assert sum(is_tumour_free(0, patient_of(index)) for index in range(40 * BLOCK)) == 32
 

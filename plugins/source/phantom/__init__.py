@@ -34,7 +34,7 @@ class Phantom:
     Ranges held by tests, in HU (means of a tissue's interior): liver 90..130, spleen 100..140, kidney 140..220, fat
     -120..-80, muscle 45..75, trabecular bone 120..250, aorta and portal vein 130..190, gallbladder 0..20, lung under
     -700, air about -1000. Noise: SD 8..25 in the liver. Liver 900..2300 ml. Tumours: 0..12 a case, 3..60 mm, their
-    solid part 10..70 HU darker (rarely brighter) than the liver, contrast over noise 0.4..8.5; one case in ten has none.
+    solid part 10..70 HU darker or, rarely, brighter than liver, contrast over noise 0.4..8.5. One case in ten has none.
 
     Args:
         root: folder of the data set, shared by seeds and versions.

@@ -1,0 +1,86 @@
+"""Train an experiment: ``train.py experiments/unet_r34_cedice.yaml [key=value ...] [--resume]``; also under torchrun."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import argparse
+import os
+
+import registry
+from core import dist, rundir
+from core.data.store import Store
+from core.errors import UserError
+from core.experiment import Experiment, load, run_tool
+from core.train.assemble import assemble, deterministic, ensure_store, split_parts, summary
+from core.train.trainer import Trainer
+
+
+def main() -> int:
+    """Prepare the store if it is missing, train, say what to do next."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("experiment", type=Path, help="an experiment file or a run directory")
+    parser.add_argument("overrides", nargs="*", help="e.g. optimizer.lr=1e-3 loss[1].smooth=1 run=runs/other")
+    parser.add_argument("--resume", action="store_true", help="go on from the run's last checkpoint")
+    args = parser.parse_intermixed_args()
+    registry.discover("plugins")
+    experiment = load(args.experiment, args.overrides)
+    # torchrun --max-restarts starts the same command again.
+    resume = args.resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+    first = int(os.environ.get("RANK", 0)) == 0
+    if first:
+        rundir.check(experiment, resume=resume)
+    report = ensure_store(experiment)
+    if report is not None and first:
+        print(report.table(), flush=True)
+    if report is not None and report.bad:
+        raise UserError(
+            f"{len(report.bad)} cases could not be prepared (above), so nothing was trained. Mend them, or run this "
+            f"command again to train without them"
+        )
+    return _train(experiment, resume)
+
+
+def _train(experiment: Experiment, resume: bool) -> int:
+    deterministic(experiment.train.deterministic)
+    device = dist.start(experiment.train.timeout_s)
+    lock = rundir.RunLock(experiment.run) if dist.rank() == 0 else None
+    try:
+        trainer = assemble(experiment, device, resume=resume, say=_say)
+        if dist.rank() == 0:
+            store = Store(experiment.store)
+            print(summary(experiment, trainer, store, split_parts(experiment, store)[0]), flush=True)
+        reason = trainer.fit()
+        if dist.rank() == 0:
+            print(_ending(experiment, trainer, reason), flush=True)
+    finally:
+        if lock is not None:
+            lock.release()
+    dist.stop()
+    return 0
+
+
+def _say(text: str) -> None:
+    if dist.rank() == 0:
+        print(text, flush=True)
+
+
+def _ending(experiment: Experiment, trainer: Trainer, reason: str) -> str:
+    lines = [f"{reason} (step {trainer.step} of {trainer.total_steps})"]
+    best = trainer.best
+    if best["value"] is not None:
+        shown = ("val/loss", "val/liver/dice", "val/tumour/dice")
+        values = "  ".join(f"{name} {best['metrics'][name]:.4f}" for name in shown if name in best["metrics"])
+        lines.append(f"best at step {best['step']}: {values}")
+    unfinished = trainer.step < trainer.total_steps and trainer.stop_reason is None
+    script = Path(sys.argv[0]).parent
+    if unfinished:
+        lines.append(f"next: python {sys.argv[0]} {experiment.file} --resume")
+    else:
+        lines.append(f"next: python {script / 'evaluate.py'} {experiment.run}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run_tool(main)
