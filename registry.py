@@ -255,7 +255,8 @@ def _resolve(parameter: inspect.Parameter, function: Any, here: str) -> Any:
     try:
         return typing.get_type_hints(holder, getattr(function, "__globals__", {}))[parameter.name]
     except NameError as error:
-        raise RegistryError(f"{here}: the annotation of argument '{parameter.name}' does not resolve: {error}") from error
+        text = f"{here}: the annotation of argument '{parameter.name}' does not resolve: {error}"
+        raise RegistryError(text) from error
 
 
 def _where(target: Callable[..., Any]) -> tuple[str, int]:

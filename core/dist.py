@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import gc
 import os
 from typing import Any
 
@@ -28,8 +29,14 @@ def start(timeout_s: float = 1800) -> torch.device:
 
 
 def stop() -> None:
-    """Leave the process group."""
+    """Leave the process group together. Let go of every DDP module first: it holds on to the group.
+
+    A gloo group that outlives this call is torn down by the interpreter's exit, which now and then aborts the process
+    ("terminate called without an active exception").
+    """
     if dist.is_initialized():
+        gc.collect()
+        dist.barrier()
         dist.destroy_process_group()
 
 

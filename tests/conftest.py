@@ -40,5 +40,5 @@ def pytest_configure(config):
 def _one_thread():
     import torch
 
-    # Two threads sum in another order than one; and this machine runs other tests beside these.
+    # Two threads sum in another order than one.
     torch.set_num_threads(1)

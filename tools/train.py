@@ -8,6 +8,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import argparse
 import os
 
+import torch
+
 import registry
 from core import dist, rundir
 from core.data.store import Store
@@ -47,18 +49,22 @@ def _train(experiment: Experiment, resume: bool) -> int:
     device = dist.start(experiment.train.timeout_s)
     lock = rundir.RunLock(experiment.run) if dist.rank() == 0 else None
     try:
-        trainer = assemble(experiment, device, resume=resume, say=_say)
-        if dist.rank() == 0:
-            store = Store(experiment.store)
-            print(summary(experiment, trainer, store, split_parts(experiment, store)[0]), flush=True)
-        reason = trainer.fit()
-        if dist.rank() == 0:
-            print(_ending(experiment, trainer, reason), flush=True)
+        _fit(experiment, device, resume)
     finally:
         if lock is not None:
             lock.release()
     dist.stop()
     return 0
+
+
+def _fit(experiment: Experiment, device: torch.device, resume: bool) -> None:
+    trainer = assemble(experiment, device, resume=resume, say=_say)
+    if dist.rank() == 0:
+        store = Store(experiment.store)
+        print(summary(experiment, trainer, store, split_parts(experiment, store)[0]), flush=True)
+    reason = trainer.fit()
+    if dist.rank() == 0:
+        print(_ending(experiment, trainer, reason), flush=True)
 
 
 def _say(text: str) -> None:

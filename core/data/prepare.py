@@ -136,10 +136,8 @@ def _run(cases: Sequence[Case], report: Report, compression: Compression, worker
     try:
         for case in cases:
             if case.id in twice:
-                others = ", ".join(str(c.image) for c in cases if c.id == case.id)
-                report.bad.append(
-                    (case.id, str(case.image), f"{case.image}: found more than once; keep one of {others}")
-                )
+                if all(case.id != known for known, _, _ in report.bad):
+                    report.bad.append(_found_twice([c for c in cases if c.id == case.id]))
                 continue
             result: Any = present[case.id] if case.id in present else next(results)[1]
             if isinstance(result, Done) and result.content_hash in seen:
@@ -157,6 +155,13 @@ def _run(cases: Sequence[Case], report: Report, compression: Compression, worker
                 report.stored.append(case.id)
     finally:
         results.close()  # type: ignore[attr-defined]
+
+
+def _found_twice(cases: Sequence[Case]) -> tuple[str, str, str]:
+    files = list(dict.fromkeys(str(c.image) for c in cases))
+    if len(files) == 1:  # one scan with two labels
+        files = list(dict.fromkeys(str(c.label) for c in cases))
+    return cases[0].id, files[0], f"{files[0]}: found more than once; keep one of {', '.join(files)}"
 
 
 def _refuse(case: Case, error: Exception, job: Job | None, report: Report) -> None:

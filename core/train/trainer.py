@@ -6,6 +6,7 @@ import contextlib
 import math
 import signal
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,8 +75,11 @@ class Trainer:
         self.module: nn.Module = network
         if dist.world() > 1:
             ids = [device.index] if device.type == "cuda" else None
-            # Buffers are broadcast where they are read: before evaluating and saving.
-            self.module = DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+            with warnings.catch_warnings():
+                # torch 2.14 gives this argument a new name, which 2.6 does not know.
+                warnings.simplefilter("ignore", FutureWarning)
+                # Buffers are broadcast where they are read: before evaluating.
+                self.module = DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         self.meter = Meter(["loss", *objective.names, "gradient_norm"], device)
@@ -196,8 +200,9 @@ class Trainer:
         better = self.evaluate is None
         if self.evaluate is not None and (last or epochs % self.settings.validate_every == 0):
             self.hooks.emit("eval_start", self.state())
-            dist.broadcast_buffers(self.network)
-            result = self.evaluate(self.ema.network if self.ema is not None else self.network)
+            network = self.ema.network if self.ema is not None else self.network
+            dist.broadcast_buffers(network)
+            result = self.evaluate(network)
             better = self._judge(result.metrics)
             self.hooks.emit("eval_end", self.state(), result.metrics, result.rows)
         self.evaluated_step = self.step

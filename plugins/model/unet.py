@@ -29,7 +29,8 @@ class UNet(nn.Module):
             state dict (torch or safetensors); null starts from random weights.
         decoder_channels: width of each decoder stage, deepest first; one a stage of `depth`.
         depth: encoder stages, 3 to 5; the input is divided by ``2**depth``.
-        attention: "scse" adds squeeze-and-excitation to the decoder (Roy et al. 2018, arXiv:1803.02579).
+        attention: "scse" adds squeeze-and-excitation to the decoder (Roy et al. 2018, arXiv:1803.02579); it wants 16
+            channels or more in each stage.
         dropout: share of the decoder's last channels dropped in training, from 0 to below 1.
 
     Shape: [B, C, H, W] -> logits [B, K, H, W], H and W multiples of ``2**depth``.
@@ -59,6 +60,8 @@ class UNet(nn.Module):
             raise ValueError(
                 f"decoder_channels wants {depth} positive widths, one a stage (depth), got {list(decoder_channels)}"
             )
+        if attention == "scse" and min(decoder_channels) < 16:
+            raise ValueError(f"attention: scse wants decoder_channels of 16 or more, got {list(decoder_channels)}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be from 0 to below 1, got {dropout}")
         _check_encoder(encoder)
@@ -100,7 +103,13 @@ def _check_encoder(name: str) -> None:
     if name.startswith("tu-"):
         import timm
 
-        if timm.is_model(name[3:]):
+        architecture, _, tag = name[3:].partition(".")
+        if timm.is_model(architecture):
+            tagged = timm.list_pretrained(f"{architecture}.*")
+            if tag and name[3:] not in tagged:
+                raise ValueError(
+                    f"timm has no weights '{tag}' of '{architecture}'; it has: {', '.join(tagged) or 'none'}"
+                )
             return
         known = [f"tu-{n}" for n in timm.list_models()]
         raise ValueError(f"timm has no model '{name[3:]}'{suggest(name, known)} (encoder '{name}')")
@@ -114,7 +123,7 @@ def _download(encoder: str, build: Any) -> Any:
     if encoder.startswith("tu-"):
         import timm
 
-        if not timm.models.get_pretrained_cfg(encoder[3:]) or not timm.models.is_model_pretrained(encoder[3:]):
+        if not timm.models.is_model_pretrained(encoder[3:]):
             raise ValueError(f"timm offers no pretrained weights for '{encoder}'; {_FIX}")
     else:
         from segmentation_models_pytorch.encoders import encoders

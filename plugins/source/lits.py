@@ -47,8 +47,14 @@ class Lits:
             raise ValueError(f"{self._root}: no such folder\n{self._help()}")
         scans: dict[str, list[Path]] = {}
         labels: dict[str, list[Path]] = {}
+        visited: set[str] = set()
         for folder, folders, files in os.walk(self._root, followlinks=True):
             folders.sort()
+            real = os.path.realpath(folder)
+            if real in visited:  # a link to a folder that is here too, or a circle
+                folders.clear()
+                continue
+            visited.add(real)
             for name in sorted(files):
                 match = _NAME.fullmatch(name)
                 if match:
@@ -89,6 +95,6 @@ class Lits:
     def _help(self) -> str:
         return (
             "  LiTS goes into one folder with volume-N.nii and segmentation-N.nii (subfolders and .nii.gz are fine);\n"
-            "  give it with source.root=/path/to/LiTS\n"
+            "  give it with source.root=/path/to/LiTS, to tools/prepare.py or tools/train.py, which prepares first\n"
             "  without LiTS, the synthetic phantom needs no download: experiments/quickstart.yaml"
         )

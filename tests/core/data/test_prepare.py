@@ -110,12 +110,12 @@ def test_each_bad_case_is_named_and_the_rest_goes_on(tmp_path):
         "h-no-scan": f"{t}/h-no-scan.nii.gz: the scan is missing; its label is there: {t}/h-no-scan-label.nii.gz",
         "i-no-label": f"{t}/i-no-label-label.nii.gz: the label is missing; its scan is there: {t}/i-no-label.nii.gz",
         "j-normalised": f"{t}/j-normalised.nii.gz: all intensities lie within [0, 1]: normalised or empty, not HU",
-        "k-twice": f"{t}/other/k.nii: found more than once; keep one of {t}/k-twice.nii.gz, {t}/other/k.nii",
+        "k-twice": f"{t}/k-twice.nii.gz: found more than once; keep one of {t}/k-twice.nii.gz, {t}/other/k.nii",
     }
     assert dict((c, p) for c, p, _ in report.bad)["d-shape"] == f"{t}/d-shape-label.nii.gz"
     table = report.table()
     assert "2 cases (2 new, 0 unchanged)" in table
-    assert "11 bad cases, not in the store:" in table
+    assert "10 bad cases, not in the store:" in table
     assert all(message in table for message in messages.values())
     summary = json.loads((tmp_path / "store" / "store.json").read_text())
     assert {b["case"] for b in summary["bad"]} == {*messages, "g-cut"}

@@ -1,0 +1,71 @@
+"""Exact resume: real processes, real signals."""
+
+import shutil
+import signal
+
+import pytest
+from harness import assert_same_run, experiment, last, train
+
+KILL, TERM = int(signal.SIGKILL), int(signal.SIGTERM)
+
+
+def _hooks(step: int, number: int) -> str:
+    return f"hook=[jsonl,{{name: signal_at, step: {step}, number: {number}}}]"
+
+
+@pytest.mark.parametrize(
+    ("ranks", "number", "options"),
+    [
+        pytest.param(0, KILL, (), id="one-process-sigkill"),
+        pytest.param(0, TERM, ("train.precision=fp32", "train.micro_batch=3", "train.ema=null"), id="one-sigterm-accum"),
+        pytest.param(2, TERM, ("train.workers=1",), id="two-ranks-sigterm-workers", marks=pytest.mark.slow),
+        pytest.param(3, KILL, ("train.micro_batch=1",), id="three-ranks-sigkill-accum", marks=pytest.mark.slow),
+        pytest.param(3, TERM, ("schedule={name: plateau, patience: 0}",), id="three-sigterm", marks=pytest.mark.slow),
+    ],
+)
+def test_interrupted_and_resumed_run_is_bit_identical(tmp_path, ranks, number, options):
+    path = experiment(tmp_path)
+    whole = train(path, f"run={tmp_path / 'whole'}", *options, ranks=ranks)
+    assert whole.returncode == 0, whole.stderr
+    steps = last(tmp_path / "whole")["step"] // 3
+    at = steps + 1  # in the middle of the second epoch
+    cut = train(path, _hooks(at, number), *options, ranks=ranks)
+    assert (cut.returncode == 0) == (number == TERM), cut.stderr
+    assert last(tmp_path / "run")["step"] == (at if number == TERM else steps)
+    resumed = train(path, *options, "--resume", ranks=ranks)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "all steps done" in resumed.stdout
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_sigterm_on_the_last_step_of_an_epoch_still_validates(tmp_path):
+    path = experiment(tmp_path)
+    assert train(path, f"run={tmp_path / 'whole'}").returncode == 0
+    steps = last(tmp_path / "whole")["step"] // 3
+    assert train(path, _hooks(steps, TERM)).returncode == 0
+    assert last(tmp_path / "run")["evaluated_step"] == steps
+    assert train(path, "--resume").returncode == 0
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+def test_corrupt_newest_checkpoint_falls_back_with_a_message(tmp_path):
+    path = experiment(tmp_path)
+    assert train(path).returncode == 0
+    shutil.copytree(tmp_path / "run", tmp_path / "whole")
+    newest = sorted((tmp_path / "run" / "checkpoints").glob("step_*.pt"))[-1]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    resumed = train(path, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"{newest}: not a readable checkpoint" in resumed.stdout
+    assert "going back to the one before" in resumed.stdout
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_and_resumes_by_itself(tmp_path):
+    path = experiment(tmp_path)
+    assert train(path, f"run={tmp_path / 'whole'}", ranks=2).returncode == 0
+    steps = last(tmp_path / "whole")["step"] // 3
+    cut = train(path, _hooks(steps + 1, KILL), "train.keep_last=5", ranks=2, options=("--max-restarts=1",))
+    assert cut.returncode == 0, cut.stderr
+    assert_same_run(tmp_path / "whole", tmp_path / "run")
