@@ -110,7 +110,9 @@ def make_plan(kind: str, node: Node, path: str, problems: list[str]) -> Plan | N
     args: dict[str, Any] = {}
     for argument in description.arguments:
         if argument.name in value:
-            args[argument.name] = convert(value[argument.name], argument.annotation, f"{path}.{argument.name}", problems)
+            args[argument.name] = convert(
+                value[argument.name], argument.annotation, f"{path}.{argument.name}", problems
+            )
         elif argument.required:
             problems.append(f"{node.place}  {path}.{argument.name}: {kind} '{description.name}' needs this argument")
         else:
@@ -128,7 +130,9 @@ def convert(node: Node, annotation: Any, path: str, problems: list[str]) -> Any:
         return make_plan(_KIND_OF[annotation], node, path, problems)
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        return make_plan(inner[1], node, path, problems) if inner[0] is Plan else convert(node, inner[0], path, problems)
+        return (
+            make_plan(inner[1], node, path, problems) if inner[0] is Plan else convert(node, inner[0], path, problems)
+        )
     if origin in (Union, types.UnionType):
         return _convert_union(node, inner, path, problems)
     if dataclasses.is_dataclass(annotation) and isinstance(annotation, type):

@@ -118,7 +118,7 @@ class RunState:
         step: global batches consumed.
         config: the experiment as YAML.
         resumed_from: the step of the checkpoint that this process went on from, or None.
-        cost: what the last `log_every` steps cost: ``images_per_s``, ``loader_wait`` (share of the time), ``memory_gb``.
+        cost: what the last logged steps cost: ``images_per_s``, ``loader_wait`` (share of the time), ``memory_gb``.
     """
 
     run: Path
@@ -276,9 +276,7 @@ class Inferer(Protocol):
     The network's device and precision are the caller's. The same inferer serves validation, evaluation, prediction.
     """
 
-    def __call__(
-        self, volume: Volume, *, probabilities: bool = False, on_logits: OnLogits | None = None
-    ) -> Prediction:
+    def __call__(self, volume: Volume, *, probabilities: bool = False, on_logits: OnLogits | None = None) -> Prediction:
         """Labels on the volume's own voxel grid."""
         ...
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import gc
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -88,17 +90,14 @@ def broadcast_buffers(module: torch.nn.Module) -> None:
 _training = False
 
 
-class training_sums:
+@contextlib.contextmanager
+def training_sums() -> Iterator[None]:
     """Inside this context `sum_over_ranks` sums; outside it is the identity (validation shards are uneven)."""
-
-    def __enter__(self) -> None:
-        """Switch summing on."""
-        global _training
-        _training = True
-
-    def __exit__(self, *_: object) -> None:
-        """Switch summing off."""
-        global _training
+    global _training
+    _training = True
+    try:
+        yield
+    finally:
         _training = False
 
 

@@ -108,6 +108,8 @@ RESUMABLE = (
     "run",
     "hook",
     "prepare",
+    "source",  # a moved store is checked against the hashes of the split
+    "store",
     *(f"train.{k}" for k in ("epochs", "max_steps", "max_minutes", "keep_last", "log_every", "workers")),
     *(f"train.{k}" for k in ("worker_start", "timeout_s", "early_stop.patience")),
 )

@@ -100,7 +100,7 @@ def read_split(run: Path) -> tuple[dict[str, list[str]], dict[str, str]] | None:
 
 def environment() -> dict[str, Any]:
     """Commit, versions and devices."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)

@@ -1,6 +1,8 @@
 """Shared by all tests: plugins are made known once, and `--plugins` adds some from outside the repository."""
 
 import os
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -42,3 +44,14 @@ def _one_thread():
 
     # Two threads sum in another order than one.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory):
+    """The folder where pip put tests/outside/package; on the path it is as good as an environment's own."""
+    folder = tmp_path_factory.mktemp("installed")
+    source = shutil.copytree(ROOT / "tests" / "outside" / "package", folder / "source")
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+    done = subprocess.run([*command, "--target", folder / "site", source], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder / "site"

@@ -12,8 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import registry
-from core.build import build
-from core.data.prepare import prepare
+from core.data.prepare import prepare_experiment
 from core.experiment import load, run_tool
 
 
@@ -24,14 +23,7 @@ def main() -> int:
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="e.g. source.root=/data/LiTS store=data/lits")
     args = parser.parse_args()
     registry.discover("plugins")
-    experiment = load(args.experiment, args.overrides)
-    report = prepare(
-        build(experiment.source),
-        experiment.store,
-        compression=experiment.prepare.compression,
-        workers=experiment.prepare.workers,
-        source_config=experiment.source.plain(),
-    )
+    report = prepare_experiment(load(args.experiment, args.overrides))
     print(report.table())
     return 1 if report.bad else 0
 

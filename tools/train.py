@@ -1,4 +1,4 @@
-"""Train an experiment: ``train.py experiments/unet_r34_cedice.yaml [key=value ...] [--resume]``; also under torchrun."""
+"""Train an experiment: ``train.py EXPERIMENT [key=value ...] [--resume]``; also under torchrun."""
 
 import sys
 from pathlib import Path
@@ -12,10 +12,11 @@ import torch
 
 import registry
 from core import dist, rundir
+from core.data.prepare import differs, is_complete, prepare_experiment
 from core.data.store import Store
 from core.errors import UserError
 from core.experiment import Experiment, load, run_tool
-from core.train.assemble import assemble, deterministic, ensure_store, split_parts, summary
+from core.train.assemble import assemble, deterministic, split_parts, summary
 from core.train.trainer import Trainer
 
 
@@ -33,7 +34,10 @@ def main() -> int:
     first = int(os.environ.get("RANK", 0)) == 0
     if first:
         rundir.check(experiment, resume=resume)
-    report = ensure_store(experiment)
+    report = None if is_complete(experiment.store) else prepare_experiment(experiment)
+    if report is None and first:
+        for line in differs(experiment.store, experiment.source.plain()):
+            print(f"note: {experiment.store} was prepared from another source ({line}); tools/prepare.py updates it")
     if report is not None and first:
         print(report.table(), flush=True)
     if report is not None and report.bad:

@@ -162,9 +162,9 @@ class TrainLoader:
         self.workers = _workers(workers)
         self._keys = _MicroBatches(self)
         start = None if self.workers == 0 or worker_start == "auto" else worker_start
-        self._loader = DataLoader(
+        self._loader: DataLoader = DataLoader(
             self.samples,  # type: ignore[arg-type]
-            batch_sampler=self._keys,  # type: ignore[arg-type]
+            batch_sampler=self._keys,
             collate_fn=_as_is,
             num_workers=self.workers,
             multiprocessing_context=start,

@@ -14,14 +14,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from core.build import build
 from core.contracts import Case, Source
 from core.data import store as stores
 from core.data.ingest import Done, Job, ingest
 from core.data.store import SCHEMA, SUFFIX, Compression, StoreError
 from core.data.volume import VolumeError
 from core.errors import UserError
+from core.experiment import Experiment
 from core.parallel import cpus, map_cases
 
+REMOVED = "removed"
 _WORKER_BYTES = 1_500_000_000  # a scan of 512x512x900 stays below this; measured in docs/data.md
 
 
@@ -38,7 +41,7 @@ class Report:
         skipped: cases that were in the store already, unchanged.
         bad: (case, path, message); they are not in the store.
         notes: (case, remark): repairs, and what cannot be trusted.
-        removed: cases taken out of the store because the source no longer has them.
+        removed: cases set aside in the folder ``removed``, because the source no longer has them.
     """
 
     root: Path
@@ -53,7 +56,7 @@ class Report:
         good = len(self.stored) + len(self.skipped)
         lines = [f"store {self.root}: {good} cases ({len(self.stored)} new, {len(self.skipped)} unchanged)"]
         if self.removed:
-            lines.append(f"removed, no longer in the source: {', '.join(self.removed)}")
+            lines.append(f"no longer in the source, set aside in {self.root / REMOVED}: {', '.join(self.removed)}")
         remarks: dict[str, list[str]] = {}
         for case, remark in self.notes:
             remarks.setdefault(remark, []).append(case)
@@ -106,6 +109,24 @@ def prepare(
         if report.stored or report.skipped:
             _write_summary(root, cases, report, source_config)
     return report
+
+
+def prepare_experiment(experiment: Experiment) -> Report:
+    """Bring an experiment's store in line with its source; raises as `prepare` does."""
+    return prepare(
+        build(experiment.source),
+        experiment.store,
+        compression=experiment.prepare.compression,
+        workers=experiment.prepare.workers,
+        source_config=experiment.source.plain(),
+    )
+
+
+def differs(root: Path, source_config: Mapping[str, Any]) -> list[str]:
+    """In which arguments the source that a store was prepared from differs from the experiment's, as text."""
+    before = (_summary(root) or {}).get("source") or {}
+    keys = sorted({*before, *source_config})
+    return [f"{k} {before.get(k)!r} -> {source_config.get(k)!r}" for k in keys if before.get(k) != source_config.get(k)]
 
 
 def is_complete(root: Path) -> bool:
@@ -203,7 +224,9 @@ def _remove_others(root: Path, report: Report) -> None:
     for path in sorted(root.glob(f"*{SUFFIX}")):
         case = path.name[: -len(SUFFIX)]
         if case not in good:
-            path.unlink()
+            aside = root / REMOVED
+            aside.mkdir(exist_ok=True)
+            os.replace(path, aside / path.name)
             if case not in bad:
                 report.removed.append(case)
 

@@ -57,14 +57,21 @@ def groups(store: Store) -> list[Group]:
 
 
 def draw_evenly(ordered: Sequence[Group], count: int, rng: np.random.Generator) -> tuple[list[Group], list[Group]]:
-    """Draw `count` of the groups, one at random from each of `count` equal stretches of their order.
+    """Draw `count` of the groups: tumour-free ones by their share, and both sorts spread evenly over their order.
+
+    Each sort is cut into as many equal stretches as it gives groups, and one is drawn at random from each.
 
     Returns:
         The drawn and the rest, both in order.
     """
-    if count == 0:
-        return [], list(ordered)
-    drawn = {int(rng.choice(stretch)) for stretch in np.array_split(np.arange(len(ordered)), count)}
+    free = sum(group.burden == 0 for group in ordered)
+    bearing = len(ordered) - free
+    # Rounded, but so that neither sort is asked for more than it has.
+    of_free = max(min(round(count * free / max(len(ordered), 1)), free), count - bearing)
+    drawn: set[int] = set()
+    for positions, number in ((range(free), of_free), (range(free, len(ordered)), count - of_free)):
+        if number:
+            drawn |= {int(rng.choice(stretch)) for stretch in np.array_split(np.asarray(positions), number)}
     return [ordered[i] for i in sorted(drawn)], [g for i, g in enumerate(ordered) if i not in drawn]
 
 

@@ -16,7 +16,6 @@ from core.config import ConfigError
 from core.contracts import Record
 from core.data import splits
 from core.data.loader import Blueprint, TrainLoader
-from core.data.prepare import Report, is_complete, prepare
 from core.data.store import Store
 from core.errors import UserError
 from core.experiment import Experiment
@@ -26,37 +25,6 @@ from core.train.objective import Objective
 from core.train.trainer import Trainer
 from core.train.validate import Validation
 from core.values import CLASSES
-
-
-def ensure_store(experiment: Experiment) -> Report | None:
-    """Prepare the store if it is not there; None if it was. Safe to call from several processes at once.
-
-    Raises:
-        ConfigError: if the source finds nothing, with what to do.
-    """
-    if is_complete(experiment.store):
-        return None
-    return prepare_store(experiment)
-
-
-def prepare_store(experiment: Experiment) -> Report:
-    """Bring the store in line with the source.
-
-    Raises:
-        ConfigError: if the source finds nothing, with what to do.
-    """
-    source = build(experiment.source)
-    try:
-        return prepare(
-            source,
-            experiment.store,
-            compression=experiment.prepare.compression,
-            workers=experiment.prepare.workers,
-            source_config=experiment.source.plain(),
-        )
-    except ValueError as error:
-        place = experiment.source.place
-        raise ConfigError([f"{place}  source '{experiment.source.name}': {error}"], "the data") from error
 
 
 def split_parts(experiment: Experiment, store: Store) -> tuple[dict[str, list[str]], dict[str, str]]:
@@ -200,7 +168,9 @@ def summary(experiment: Experiment, trainer: Trainer, store: Store, parts: Mappi
     else:
         early = settings.early_stop
         patience = "never stops early" if early.patience is None else f"stops after {early.patience} without progress"
-        rows.append(("validation", f"every {settings.validate_every} epochs, best {early.mode} {early.metric}, {patience}"))
+        rows.append(
+            ("validation", f"every {settings.validate_every} epochs, best {early.mode} {early.metric}, {patience}")
+        )
     width = max(len(key) for key, _ in rows)
     return "\n".join(f"{key:<{width}}  {value}" for key, value in rows)
 

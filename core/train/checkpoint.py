@@ -50,7 +50,9 @@ def save(run: Path, state: dict[str, Any], *, keep: int, best: bool) -> Path:
     except (OSError, RuntimeError) as error:
         # torch reports a full disk as a RuntimeError of its zip writer.
         partial.unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: the checkpoint could not be written: {error}; earlier ones are intact") from error
+        raise CheckpointError(
+            f"{path}: the checkpoint could not be written: {error}; earlier ones are intact"
+        ) from error
     for old in _steps(folder)[:-keep]:
         old.unlink(missing_ok=True)
     return path

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-
 OFFERED = ("lesion",)
 """What a loss may ask of the sample by name, after logits and target."""
 
@@ -60,7 +59,8 @@ class Objective:
             weighted = sum(w * t for (_, w, _, _), t in zip(self.terms, terms, strict=True))
             part = weighted * (scale_weight / sum(weights))
             total = part if total is None else total + part
-        assert total is not None and finest is not None
+        assert total is not None
+        assert finest is not None
         return total, finest
 
     def _terms(
@@ -82,5 +82,3 @@ def _asks(loss: Any) -> tuple[str, ...]:
     function = loss.forward if isinstance(loss, torch.nn.Module) else loss
     parameters = list(inspect.signature(function).parameters)
     return tuple(p for p in parameters if p in OFFERED)
-
-

@@ -142,7 +142,9 @@ class Trainer:
         return limit is not None and time.monotonic() - self._started > 60 * limit
 
     def _interruption(self) -> str:
-        return "time is up (train.max_minutes)" if self._out_of_time() and not self._stop_asked else "stopped by a signal"
+        return (
+            "time is up (train.max_minutes)" if self._out_of_time() and not self._stop_asked else "stopped by a signal"
+        )
 
     def _train_step(self, micro: list[Batch]) -> None:
         self._batch = micro
@@ -184,7 +186,9 @@ class Trainer:
         self.skipped += 1
         if self.scaler.is_enabled() and self.skipped < MAX_SKIPPED:
             return
-        raise NonFiniteError.at(self.step, norm, dict(zip(["loss", *self.objective.names], values.tolist(), strict=True)))
+        raise NonFiniteError.at(
+            self.step, norm, dict(zip(["loss", *self.objective.names], values.tolist(), strict=True))
+        )
 
     def _log(self, images: int) -> None:
         self.meter.count(images)
@@ -213,7 +217,9 @@ class Trainer:
         if early.metric not in metrics:
             from core.errors import UserError
 
-            raise UserError(f"train.early_stop.metric: no metric '{early.metric}'; there are {', '.join(sorted(metrics))}")
+            raise UserError(
+                f"train.early_stop.metric: no metric '{early.metric}'; there are {', '.join(sorted(metrics))}"
+            )
         value = metrics[early.metric]
         lower = value if early.mode == "min" else -value
         if hasattr(self.schedule, "observe"):

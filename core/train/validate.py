@@ -1,4 +1,4 @@
-"""Validation: whole volumes through the same inferer as evaluation; per-case metrics on the scan's own grid, and loss."""
+"""Validation: whole volumes through the same inferer as evaluation; metrics on the scan's own grid, and loss."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def share_out(cases: Sequence[str], sizes: Sequence[int]) -> list[str]:
 
 
 def flatten(summary: Mapping[str, Any], prefix: str) -> dict[str, float]:
-    """A summary as log metrics: the mean where there is one, e.g. ``val/tumour/dice``; else every number by its path."""
+    """A summary as log metrics: the mean where there is one (``val/tumour/dice``), else every number by its path."""
     out: dict[str, float] = {}
     for key, value in summary.items():
         path = f"{prefix}/{key}"

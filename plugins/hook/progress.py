@@ -22,7 +22,9 @@ class Progress:
     """
 
     def __init__(
-        self, *, metrics: tuple[str, ...] = ("val/loss", "val/liver/dice", "val/tumour/dice", "val/dice_macro_foreground")
+        self,
+        *,
+        metrics: tuple[str, ...] = ("val/loss", "val/liver/dice", "val/tumour/dice", "val/dice_macro_foreground"),
     ) -> None:
         self._shown = metrics
         self._bar: Any = None

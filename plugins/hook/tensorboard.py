@@ -10,7 +10,7 @@ from registry import register
 
 @register("hook", "tensorboard")
 class TensorBoard:
-    """Writes ``tensorboard/`` in the run directory: losses, learning rate, validation metrics, cost, the config as text.
+    """Writes ``tensorboard/`` in the run directory: losses, learning rate, validation, cost, the config as text.
 
     Resuming hides what was written after the checkpoint's step. Look with ``tensorboard --logdir runs``.
 

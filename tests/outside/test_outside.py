@@ -6,8 +6,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
@@ -21,19 +19,6 @@ def run(*arguments, path=(), cwd=ROOT):
 
 def contracts(*arguments, path=(), cwd=ROOT):
     return run("-m", "pytest", ROOT / "tests/contracts", "-p", "no:cacheprovider", *arguments, path=path, cwd=cwd)
-
-
-@pytest.fixture(scope="module")
-def installed(tmp_path_factory):
-    """The folder where pip put the package; on the path it is as good as an environment's own."""
-    folder = tmp_path_factory.mktemp("installed")
-    source = shutil.copytree(HERE / "package", folder / "source")
-    target = folder / "site"
-    done = run(
-        "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation", "--target", target, source
-    )
-    assert done.returncode == 0, done.stderr
-    return target
 
 
 def test_contract_tests_pick_up_a_single_file(tmp_path):

@@ -199,7 +199,8 @@ def test_what_the_source_no_longer_has_leaves_the_store(tmp_path):
     report = run([cases[0], cases[2]], root)
     assert report.removed == ["b"]
     assert Store(root).cases == ("a",)
-    assert "removed, no longer in the source: b" in report.table()
+    assert f"no longer in the source, set aside in {root / 'removed'}: b" in report.table()
+    assert (root / "removed" / "b.h5").is_file()
 
 
 def test_store_of_another_source_is_refused(tmp_path):

@@ -3,10 +3,11 @@ from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import registry
-from core.data.splits import SplitError, check, groups
+from core.data.splits import Group, SplitError, check, draw_evenly, groups
 
 Stratified = registry.get("split", "stratified").target
 File = registry.get("split", "file").target
@@ -217,3 +218,15 @@ def test_file_wants_a_path_or_lists(tmp_path):
         File(path=tmp_path, train=["a"])
     with pytest.raises(ValueError, match=r"^give path, a file with the lists train, val and test, or the lists"):
         File()
+
+
+def test_draw_evenly_takes_tumour_free_groups_by_their_share():
+    ordered = [Group((str(i),), 0.0) for i in range(5)] + [Group((str(i),), i / 100) for i in range(5, 42)]
+    for seed in range(20):
+        drawn, rest = draw_evenly(ordered, 8, np.random.default_rng(seed))
+        assert len(drawn) == 8
+        assert len(rest) == 34
+        assert sum(g.burden == 0 for g in drawn) == 1
+    drawn, _ = draw_evenly(ordered[:7], 6, np.random.default_rng(0))
+    assert sum(g.burden == 0 for g in drawn) == 4
+    assert draw_evenly(ordered, 0, np.random.default_rng(0)) == ([], ordered)

@@ -1,4 +1,4 @@
-"""A real training in seconds: small scans in LiTS layout, a small network with BatchNorm and dropout, real processes."""
+"""A real training in seconds: small scans in LiTS layout, a small network with BatchNorm and dropout."""
 
 import json
 import os
@@ -121,12 +121,14 @@ def experiment(folder: Path, **sections: object) -> Path:
     return path
 
 
-def train(path: Path, *arguments: str, ranks: int = 0, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess:
+def train(
+    path: Path, *arguments: str, ranks: int = 0, options: tuple[str, ...] = (), packages: Path | str = ""
+) -> subprocess.CompletedProcess:
     """Run tools/train.py for real; `ranks` 0 is plain python, above it torchrun. One thread a process."""
     launcher = [sys.executable]
     if ranks:
         launcher += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}", *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(packages)}
     for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
         environment.pop(name, None)
     return subprocess.run(

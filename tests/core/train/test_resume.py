@@ -17,7 +17,9 @@ def _hooks(step: int, number: int) -> str:
     ("ranks", "number", "options"),
     [
         pytest.param(0, KILL, (), id="one-process-sigkill"),
-        pytest.param(0, TERM, ("train.precision=fp32", "train.micro_batch=3", "train.ema=null"), id="one-sigterm-accum"),
+        pytest.param(
+            0, TERM, ("train.precision=fp32", "train.micro_batch=3", "train.ema=null"), id="one-sigterm-accum"
+        ),
         pytest.param(2, TERM, ("train.workers=1",), id="two-ranks-sigterm-workers", marks=pytest.mark.slow),
         pytest.param(3, KILL, ("train.micro_batch=1",), id="three-ranks-sigkill-accum", marks=pytest.mark.slow),
         pytest.param(3, TERM, ("schedule={name: plateau, patience: 0}",), id="three-sigterm", marks=pytest.mark.slow),

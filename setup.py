@@ -1,0 +1,45 @@
+"""Editable install only: ``pip install -e .``; `core`, `plugins` and `registry` are generic import names."""
+
+from setuptools import find_namespace_packages, setup
+
+setup(
+    name="hepar",
+    version="0.1.0",
+    description="Liver and liver-tumour segmentation on CT: plain PyTorch, plugins, YAML",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_namespace_packages(include=["core", "core.*", "plugins", "plugins.*"]),
+    py_modules=["registry"],
+    install_requires=[
+        "torch>=2.6",
+        "torchvision",
+        "segmentation-models-pytorch>=0.4",
+        "timm>=1.0",
+        "nibabel>=5.2",
+        "numpy>=1.26",
+        "h5py>=3.10",
+        "hdf5plugin>=4.4",  # bitshuffle-lz4 for the store
+        "pyyaml>=6.0",
+        "tensorboard>=2.15",
+        "albumentations>=2.0.8,<2.1",  # its successor is AGPL
+        "opencv-python-headless>=4.9",  # resampling; albumentations brings it too
+        "connected-components-3d>=3.16",  # lesions: many times faster than scipy.ndimage.label
+        "isal>=1.6",  # gzip through ISA-L
+        "scipy>=1.11",
+        "matplotlib>=3.8",
+        "tqdm>=4.66",
+    ],
+    extras_require={
+        "dev": [
+            "pytest>=8.0",
+            "pytest-timeout>=2.3",
+            "hypothesis>=6.100",
+            "ruff>=0.9",
+            "mypy>=1.14",
+            "types-PyYAML",
+            "types-tqdm",
+            "setuptools>=70.1",
+            "wheel",
+        ],
+    },
+)
