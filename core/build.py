@@ -6,14 +6,15 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union
 
 import registry
-from core.config import ConfigError, Node
+from core.config import parse
 from core.contracts import KINDS
+from core.document import ConfigError, Node, wrap
 
 _KIND_OF = {declaration.contract: kind for kind, declaration in KINDS.items()}
 
@@ -59,6 +60,9 @@ def build(plan: Plan, **runtime: Any) -> Any:
         ConfigError: if the component refuses a value (ValueError), with the node's place.
     """
     description = registry.get(plan.kind, plan.name)
+    missing = [name for name in description.runtime if name not in runtime]
+    if missing:
+        raise ConfigError([f"{plan.place}  {plan.kind} '{plan.name}' asks for {missing[0]}, which is not known here"])
     given = {name: runtime[name] for name in description.runtime}
     args = {key: _build_nested(value, runtime) for key, value in plan.args.items()}
     try:
@@ -77,8 +81,11 @@ def _build_nested(value: Any, runtime: dict[str, Any]) -> Any:
     return value
 
 
-def make_plan(kind: str, node: Node, path: str, problems: list[str]) -> Plan | None:
-    """Check a component's node against its signature; problems are appended, all of them."""
+def make_plan(kind: str, node: Node, path: str, problems: list[str], *, nested: bool = False) -> Plan | None:
+    """Check a component's node against its signature; problems are appended, all of them.
+
+    Core's own keys are for core's sections: in a `nested` node nobody would read them, so they are refused.
+    """
     value = node.value
     if isinstance(value, str):
         value = {"name": Node(value, node.place, node.folder)}
@@ -86,7 +93,8 @@ def make_plan(kind: str, node: Node, path: str, problems: list[str]) -> Plan | N
         problems.append(f"{node.place}  {path}: want a component such as {{name: ...}}, got {_show(node)}")
         return None
     if "name" not in value or not isinstance(value["name"].value, str):
-        problems.append(f"{node.place}  {path}: a {kind} needs a name, one of {', '.join(registry.names(kind))}")
+        known = registry.names(kind)
+        problems.append(f"{node.place}  {path}: no name; want one of {', '.join(known) or 'none that is registered'}")
         return None
     name_node = value["name"]
     try:
@@ -95,39 +103,40 @@ def make_plan(kind: str, node: Node, path: str, problems: list[str]) -> Plan | N
         problems.append(f"{name_node.place}  {path}.name: {error}")
         return None
     before = len(problems)
-    key_fields = _fields(KINDS[kind].keys) if KINDS[kind].keys is not None else {}
+    keys_type = KINDS[kind].keys
+    key_fields = _fields(keys_type) if keys_type is not None else {}
     clash = [a.name for a in description.arguments if a.name in key_fields]
     if clash:
         problems.append(f"{description.place}  {kind} '{description.name}': the key '{clash[0]}' of a {kind} is core's")
         return None
-    known = [*(a.name for a in description.arguments), *key_fields]
+    known = [*(a.name for a in description.arguments), *([] if nested else key_fields)]
     for key, given in value.items():
         if key != "name" and key not in known:
+            core = f"; {key} is for the entries of {kind}: alone" if key in key_fields else ""
             problems.append(
                 f"{given.place}  {path}.{key}: {kind} '{description.name}' has no such argument"
-                f"{registry.suggest(key, known)}\n  it has: {', '.join(known) or 'none'}   ({description.place})"
+                f"{core or registry.suggest(key, known)}\n"
+                f"  it has: {', '.join(known) or 'none'}   ({description.place})"
             )
     args: dict[str, Any] = {}
     for argument in description.arguments:
-        if argument.name in value:
-            args[argument.name] = convert(
-                value[argument.name], argument.annotation, f"{path}.{argument.name}", problems
-            )
-        elif argument.required:
+        if argument.name not in value and argument.required:
             problems.append(f"{node.place}  {path}.{argument.name}: {kind} '{description.name}' needs this argument")
-        else:
-            args[argument.name] = argument.default
+            continue
+        # A default goes the same way, so that the resolved file gives the same plan again.
+        given = value.get(argument.name) or wrap(plain(argument.default), f"{description.place} (default)")
+        args[argument.name] = convert(given, argument.annotation, f"{path}.{argument.name}", problems)
     keys = None
-    if KINDS[kind].keys is not None:
+    if keys_type is not None and not nested:
         own = Node({k: v for k, v in value.items() if k in key_fields}, node.place, node.folder)
-        keys = convert(own, KINDS[kind].keys, path, problems)
+        keys = convert(own, keys_type, path, problems)
     return None if len(problems) > before else Plan(kind, description.name, args, keys, name_node.place)
 
 
 def convert(node: Node, annotation: Any, path: str, problems: list[str]) -> Any:
     """The node's value as `annotation` wants it; problems are appended with the node's place."""
     if annotation in _KIND_OF:
-        return make_plan(_KIND_OF[annotation], node, path, problems)
+        return make_plan(_KIND_OF[annotation], node, path, problems, nested=True)
     origin, inner = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
         return (
@@ -139,13 +148,15 @@ def convert(node: Node, annotation: Any, path: str, problems: list[str]) -> Any:
         return _convert_dataclass(node, annotation, path, problems)
     if origin in (list, Sequence, tuple) or annotation in (list, tuple):
         return _convert_list(node, annotation, path, problems)
-    if origin is dict or annotation is dict:
-        if not isinstance(node.value, dict):
-            problems.append(_want(node, annotation, path))
-            return None
-        of = inner[1] if inner else Any
-        return {key: convert(value, of, f"{path}.{key}", problems) for key, value in node.value.items()}
-    ok, value = _scalar(node.value, annotation)
+    if origin in (dict, Mapping) or annotation is dict:
+        return _convert_dict(node, annotation, path, problems)
+    if annotation is Any:
+        return node.plain()
+    try:
+        ok, value = _scalar(node.value, annotation)
+    except registry.RegistryError as error:
+        problems.append(f"{node.place}  {path}: {error}")
+        return None
     if not ok:
         near = difflib.get_close_matches(str(node.value), [str(i) for i in inner], n=1) if origin is Literal else []
         hint = f", did you mean '{near[0]}'?" if near else ""
@@ -164,9 +175,10 @@ def _convert_union(node: Node, members: Sequence[Any], path: str, problems: list
         value = convert(node, member, path, found)
         if not found:
             return value
-        if isinstance(node.value, (dict, list)) and member is not type(None):
+        if _kind(member) or (isinstance(node.value, (dict, list)) and member is not type(None)):
             best = found
-    problems.extend(best or [_want(node, Union[tuple(members)], path)])
+    wanted = " | ".join(describe_type(member) for member in members)
+    problems.extend(best or [f"{node.place}  {path}: want {wanted}, got {_show(node)}"])
     return None
 
 
@@ -188,6 +200,20 @@ def _convert_list(node: Node, annotation: Any, path: str, problems: list[str]) -
     return tuple(converted) if is_tuple else converted
 
 
+def _convert_dict(node: Node, annotation: Any, path: str, problems: list[str]) -> Any:
+    if not isinstance(node.value, dict):
+        problems.append(_want(node, annotation, path))
+        return None
+    of_key, of_value = typing.get_args(annotation) or (str, Any)
+    converted = {}
+    for key, value in node.value.items():
+        # Keys are read as words; `{1: 0.5}` for a dict[int, float] is a number all the same.
+        read = Node(key, value.place) if of_key in (str, Any) else Node(parse(key).value, value.place)
+        word = convert(read, of_key, f"{path} (a key)", problems)
+        converted[word] = convert(value, of_value, f"{path}.{key}", problems)
+    return converted
+
+
 def _convert_dataclass(node: Node, cls: type, path: str, problems: list[str]) -> Any:
     if not isinstance(node.value, dict):
         problems.append(_want(node, cls, path))
@@ -196,15 +222,14 @@ def _convert_dataclass(node: Node, cls: type, path: str, problems: list[str]) ->
     fields = _fields(cls)
     for key, given in node.value.items():
         if key not in fields:
-            problems.append(
-                f"{given.place}  {prefix}{key}: no such key{registry.suggest(key, fields)}\n  known: {', '.join(fields)}"
-            )
+            hint = f"{registry.suggest(key, fields)}\n  known: {', '.join(fields)}"
+            problems.append(f"{given.place}  {prefix}{key}: no such key{hint}")
     values = {}
     for name, (annotation, item) in fields.items():
         if name in node.value:
             values[name] = convert(node.value[name], annotation, f"{prefix}{name}", problems)
         elif "node" in item.metadata:
-            values[name] = convert(_wrap(item.metadata["node"]), annotation, f"{prefix}{name}", problems)
+            values[name] = convert(wrap(item.metadata["node"]), annotation, f"{prefix}{name}", problems)
         elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             problems.append(f"{node.place}  {prefix}{name}: missing")
     if len(problems) > before:
@@ -212,7 +237,8 @@ def _convert_dataclass(node: Node, cls: type, path: str, problems: list[str]) ->
     try:
         return cls(**values)
     except ValueError as error:
-        problems.append(f"{node.place}  {path}: {error}")
+        for line in str(error).splitlines():  # each begins with the key that it is about
+            problems.append(f"{node.value.get(line.partition(' ')[0], node).place}  {path}: {line}")
         return None
 
 
@@ -222,8 +248,6 @@ def _fields(cls: type) -> dict[str, tuple[Any, dataclasses.Field]]:
 
 
 def _scalar(value: Any, annotation: Any) -> tuple[bool, Any]:
-    if annotation is Any:
-        return not isinstance(value, (dict, list)), value
     if typing.get_origin(annotation) is Literal:
         same = [m for m in typing.get_args(annotation) if type(m) is type(value) and m == value]
         return bool(same), value
@@ -233,7 +257,7 @@ def _scalar(value: Any, annotation: Any) -> tuple[bool, Any]:
     if annotation is float:
         return number, float(value) if number else None
     if annotation is int:
-        whole = number and float(value).is_integer()
+        whole = number and (isinstance(value, int) or value.is_integer())
         return whole, int(value) if whole else None
     if annotation is bool:
         return isinstance(value, bool), value
@@ -248,12 +272,6 @@ def _kind(annotation: Any) -> str | None:
     if typing.get_origin(annotation) is Annotated and typing.get_args(annotation)[0] is Plan:
         return str(typing.get_args(annotation)[1])
     return _KIND_OF.get(annotation)
-
-
-def _wrap(value: Any) -> Node:
-    if isinstance(value, dict):
-        return Node({k: _wrap(v) for k, v in value.items()}, "default")
-    return Node([_wrap(v) for v in value] if isinstance(value, list) else value, "default")
 
 
 def _want(node: Node, annotation: Any, path: str) -> str:
@@ -282,7 +300,7 @@ def describe_type(annotation: Any) -> str:
         if len(inner) == 2 and inner[1] is Ellipsis:
             return f"list of {describe_type(inner[0])}"
         return "[" + ", ".join(describe_type(i) for i in inner) + "]"
-    if origin is dict:
+    if origin in (dict, Mapping):
         return f"mapping to {describe_type(inner[1])}"
     if annotation in _KIND_OF:
         return _KIND_OF[annotation]

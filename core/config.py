@@ -1,138 +1,102 @@
-"""Experiment files: YAML with the place of every value kept, `extends`, dotted overrides, and a dump that loads back.
-
-YAML's traps are closed: scalars follow YAML 1.2 (``1e-3`` is a number, ``on`` and ``no`` are words), ``012`` and a key
-given twice are errors, dates and ``12:30`` are words.
-"""
+"""Experiment files: `extends`, dotted overrides, and merging in which old arguments cannot leak."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import yaml
+from core.document import COMMAND_LINE, ConfigError, Node, compose, dump
 
-from core.errors import UserError
-
-COMMAND_LINE = "command line"
+__all__ = ["COMMAND_LINE", "ConfigError", "Node", "dump", "layer", "merge", "override", "parse", "read"]
 
 
-class ConfigError(UserError):
-    """All problems of an experiment, one a line, each with its place."""
-
-    def __init__(self, problems: Sequence[str], what: str = "the experiment") -> None:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        super().__init__(f"{count} in {what}\n" + "\n".join(problems))
-        self.problems = list(problems)
-
-
-@dataclass
-class Node:
-    """A value with its place: a dict of nodes, a list of nodes, or a scalar."""
-
-    value: Any
-    place: str
-    folder: Path = field(default_factory=Path)
-
-    def plain(self) -> Any:
-        """The bare value, without places."""
-        if isinstance(self.value, dict):
-            return {key: node.plain() for key, node in self.value.items()}
-        if isinstance(self.value, list):
-            return [node.plain() for node in self.value]
-        return self.value
-
-
-_RESOLVERS = [
-    ("tag:yaml.org,2002:null", re.compile(r"^(?:~|null|Null|NULL|)$"), ["~", "n", "N", ""]),
-    ("tag:yaml.org,2002:bool", re.compile(r"^(?:true|True|TRUE|false|False|FALSE)$"), list("tTfF")),
-    ("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9]+$"), list("-+0123456789")),
-    (
-        "tag:yaml.org,2002:float",
-        re.compile(r"^[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$|^[-+]?\.(?:inf|Inf)$|^\.(?:nan|NaN)$"),
-        list("-+0123456789."),
-    ),
-]
-
-
-class _Loader(yaml.SafeLoader):
-    yaml_implicit_resolvers: dict = {}  # noqa: RUF012
-
-
-class _Dumper(yaml.SafeDumper):
-    yaml_implicit_resolvers: dict = {}  # noqa: RUF012
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-for _tag, _pattern, _first in _RESOLVERS:
-    _Loader.add_implicit_resolver(_tag, _pattern, _first)
-    _Dumper.add_implicit_resolver(_tag, _pattern, _first)
-
-
-def read(path: Path) -> Node:
+def read(path: Path, problems: list[str] | None = None) -> Node:
     """Read an experiment file with everything it extends.
 
+    Problems that leave something to go on with (a key given twice, ``012``, a tag) are appended to `problems`.
+
     Raises:
-        ConfigError: for a missing or malformed file, keys given twice, and cycles of `extends`.
+        ConfigError: for a missing or malformed file, cycles of `extends`, and without a list `problems` for any.
     """
-    return _read(path, ())
+    found: list[str] = []
+    node = _read(path, (), found)
+    _hand_over(found, problems)
+    return node
 
 
 def parse(text: str, place: str = COMMAND_LINE) -> Node:
     """Parse one YAML value, e.g. the right side of an override."""
-    return _compose(text, place, Path(), numbered=False) or Node(None, place)
+    found: list[str] = []
+    node = compose(text, place, Path(), found, numbered=False) or Node(None, place)
+    _hand_over(found, None)
+    return node
 
 
-def override(root: Node, overrides: Sequence[str]) -> None:
-    """Apply ``path=value`` overrides in place; ``.name`` first, so that new arguments are not dropped by a new name.
+def override(root: Node, overrides: Sequence[str], problems: list[str] | None = None) -> None:
+    """Apply ``path=value`` overrides in place: a whole before its parts, ``.name`` before the other arguments.
 
     Whether a key exists is for the plan to say, since defaults are keys too; here only the way to it must exist.
 
     Raises:
-        ConfigError: for an override without ``=`` or a path through something that is not there.
+        ConfigError: without a list `problems`, for an override without ``=`` or a path through what is not there.
     """
-    problems: list[str] = []
-    pairs = []
+    found: list[str] = []
+    pairs: list[tuple[str, Node]] = []
     for text in overrides:
         path, equals, value = text.partition("=")
         if not equals or not re.fullmatch(r"[A-Za-z_]\w*(?:\[\d+\])*(?:\.[A-Za-z_]\w*(?:\[\d+\])*)*", path.strip()):
-            problems.append(f"{COMMAND_LINE}  {text!r}: want path=value, e.g. optimizer.lr=1e-3 or loss[0].smooth=1")
+            found.append(f"{COMMAND_LINE}  {text!r}: want path=value, e.g. optimizer.lr=1e-3 or loss[0].smooth=1")
             continue
         try:
             pairs.append((path.strip(), parse(value)))
         except ConfigError as error:
-            problems += [f"{p} (in {text!r})" for p in error.problems]
-    for path, node in sorted(pairs, key=lambda pair: not pair[0].endswith(".name")):
+            found += [f"{p} (in {text!r})" for p in error.problems]
+    # Otherwise `sampler.length=5 sampler.name=tumour_focused` would drop the length with the old sampler's arguments.
+    for path, node in sorted(pairs, key=lambda pair: len(_steps(pair[0])) - pair[0].endswith(".name") / 2):
         problem = _apply(root, path, node)
         if problem:
-            problems.append(f"{COMMAND_LINE}  {path}: {problem}")
-    if problems:
-        raise ConfigError(problems)
+            found.append(f"{COMMAND_LINE}  {path}: {problem}")
+    _hand_over(found, problems)
 
 
 def merge(base: Node, top: Node) -> Node:
-    """`top` over `base`: mappings key by key, lists replaced, a component of another `name` replaces the node."""
+    """`top` over `base`: mappings key by key, lists replaced, a component of another `name` replaces the node.
+
+    ``sampler: uniform`` is short for ``sampler: {name: uniform}`` on either side.
+    """
+    if isinstance(base.value, dict) and "name" in base.value and isinstance(top.value, str):
+        top = _named(top)
+    elif isinstance(base.value, str) and isinstance(top.value, dict):
+        base = _named(base)
     if not isinstance(base.value, dict) or not isinstance(top.value, dict):
         return top
     names = [n.value["name"].value if "name" in n.value else None for n in (base, top)]
     if names[1] is not None and names[0] != names[1]:
         return top
+    return layer(base, top)
+
+
+def layer(base: Node, top: Node) -> Node:
+    """`top` over `base`, both whole files: as `merge`, but a key ``name`` at the top level is no component's."""
     merged = dict(base.value)
     for key, node in top.value.items():
         merged[key] = merge(merged[key], node) if key in merged else node
     return Node(merged, top.place, top.folder)
 
 
-def dump(value: Any) -> str:
-    """YAML that `read` and `parse` read back as the same value."""
-    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+def _hand_over(found: list[str], problems: list[str] | None) -> None:
+    if found and problems is None:
+        raise ConfigError(found)
+    if problems is not None:
+        problems += found
 
 
-def _read(path: Path, above: tuple[Path, ...]) -> Node:
+def _named(node: Node) -> Node:
+    return Node({"name": Node(node.value, node.place, node.folder)}, node.place, node.folder)
+
+
+def _read(path: Path, above: tuple[Path, ...], problems: list[str]) -> Node:
     resolved = path.resolve()
     if resolved in above:
         raise ConfigError([f"{path}  extends: a cycle: {' -> '.join(p.name for p in (*above, resolved))}"])
@@ -142,13 +106,13 @@ def _read(path: Path, above: tuple[Path, ...]) -> Node:
         raise ConfigError([f"{path}: no such file{_neighbours(path)}"]) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path}: cannot be read: {error}"]) from error
-    node = _compose(text, str(path), path.parent, numbered=True)
+    node = compose(text, str(path), path.parent, problems, numbered=True)
     if node is None or not isinstance(node.value, dict):
         raise ConfigError([f"{path}: want a mapping of sections (source, model, loss, ...)"])
     extends = node.value.pop("extends", None)
     if extends is None:
         return node
-    names = extends.plain() if isinstance(extends.value, list) else [extends.value]
+    names = extends.plain() if isinstance(extends.value, list) else [extends.plain()]
     base: Node | None = None
     for name in names:
         if not isinstance(name, str):
@@ -156,9 +120,9 @@ def _read(path: Path, above: tuple[Path, ...]) -> Node:
         target = path.parent / name
         if not target.is_file():
             raise ConfigError([f"{extends.place}  extends: no such file: {target}{_neighbours(target)}"])
-        read_base = _read(target, (*above, resolved))
-        base = read_base if base is None else merge(base, read_base)
-    return node if base is None else merge(base, node)
+        read_base = _read(target, (*above, resolved), problems)
+        base = read_base if base is None else layer(base, read_base)
+    return node if base is None else layer(base, node)
 
 
 def _neighbours(path: Path) -> str:
@@ -169,86 +133,14 @@ def _neighbours(path: Path) -> str:
     return suggest(path.name, [p.name for p in path.parent.glob("*.y*ml")])
 
 
-def _compose(text: str, source: str, folder: Path, *, numbered: bool) -> Node | None:
-    try:
-        loader = _Loader(text)
-        try:
-            tree = loader.get_single_node()
-        finally:
-            loader.dispose()
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        place = f"{source}:{mark.line + 1}" if mark is not None and numbered else source
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise ConfigError([f"{place}  not YAML: {reason}"]) from error
-    if tree is None:
-        return None
-    problems: list[str] = []
-    node = _Composer(source, folder, numbered, problems).node(tree, None, ())
-    if problems:
-        raise ConfigError(problems)
-    return node
-
-
-@dataclass
-class _Composer:
-    source: str
-    folder: Path
-    numbered: bool
-    problems: list[str]
-
-    def place(self, tree: yaml.Node) -> str:
-        return f"{self.source}:{tree.start_mark.line + 1}" if self.numbered else self.source
-
-    def node(self, tree: yaml.Node, place: str | None, above: tuple[int, ...]) -> Node:
-        place = place or self.place(tree)
-        if id(tree) in above:
-            self.problems.append(f"{place}  an alias contains itself")
-            return Node(None, place, self.folder)
-        above = (*above, id(tree))
-        if isinstance(tree, yaml.MappingNode):
-            return Node(dict(self._items(tree, above)), place, self.folder)
-        if isinstance(tree, yaml.SequenceNode):
-            return Node([self.node(item, None, above) for item in tree.value], place, self.folder)
-        return Node(self._scalar(tree, place), place, self.folder)
-
-    def _items(self, tree: yaml.MappingNode, above: tuple[int, ...]) -> Iterator[tuple[str, Node]]:
-        seen: dict[str, str] = {}
-        for key_tree, value_tree in tree.value:
-            place, key = self.place(key_tree), key_tree.value
-            if not isinstance(key_tree, yaml.ScalarNode):
-                self.problems.append(f"{place}  a key must be a word")
-                continue
-            if key == "<<":
-                self.problems.append(f"{place}  <<: merge keys are not supported; use extends")
-                continue
-            if key in seen:
-                self.problems.append(f"{place}  {key}: given twice (first at {seen[key]})")
-                continue
-            seen[key] = place
-            yield key, self.node(value_tree, place, above)
-
-    def _scalar(self, tree: yaml.Node, place: str) -> Any:
-        kind, text = tree.tag.rpartition(":")[2], tree.value
-        if kind == "null":
-            return None
-        if kind == "bool":
-            return text.lower() == "true"
-        if kind == "int":
-            if re.match(r"^[-+]?0[0-9]", text):
-                self.problems.append(f"{place}  {text}: a number may not begin with 0; write {int(text)} or '{text}'")
-            return int(text)
-        if kind == "float":
-            return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-        if kind != "str":
-            self.problems.append(f"{place}  {tree.tag}: tags are not supported")
-        return text
+def _steps(path: str) -> list[str | int]:
+    return [int(s) if s.isdigit() else s for s in re.findall(r"[A-Za-z_]\w*|\d+", path)]
 
 
 def _apply(root: Node, path: str, node: Node) -> str | None:
     from registry import suggest
 
-    steps: list[str | int] = [int(s) if s.isdigit() else s for s in re.findall(r"[A-Za-z_]\w*|\d+", path)]
+    steps = _steps(path)
     here, walked = root, ""
     for step, following in zip(steps, [*steps[1:], None], strict=True):
         last = following is None
@@ -256,16 +148,16 @@ def _apply(root: Node, path: str, node: Node) -> str | None:
             if not isinstance(here.value, list):
                 return f"'{walked}' is not a list"
             if step >= len(here.value):
-                return f"'{walked}' has {len(here.value)} entries, so the greatest index is {len(here.value) - 1}"
+                entries = "1 entry" if len(here.value) == 1 else f"{len(here.value) or 'no'} entries"
+                return f"'{walked}' has {entries}" + (f": [0] to [{len(here.value) - 1}]" if here.value else "")
             if last:
-                here.value[step] = node
+                here.value[step] = merge(here.value[step], node)
             else:
                 here = here.value[step]
             walked += f"[{step}]"
             continue
         if isinstance(here.value, str):
-            # `sampler: uniform` is short for `sampler: {name: uniform}`.
-            here.value = {"name": Node(here.value, here.place, here.folder)}
+            here.value = _named(here).value
         if here.value is None:
             here.value = {}
         if isinstance(here.value, list):

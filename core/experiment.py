@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NoReturn
 import registry
 from core import config
 from core.build import Plan, convert, plain
-from core.config import ConfigError, Node
+from core.document import ConfigError, Node, wrap
 from core.errors import UserError
 from core.infer.geometry import Geometry
 
@@ -31,6 +31,11 @@ class PrepareSettings:
     compression: Literal["bitshuffle-lz4", "none"] = "bitshuffle-lz4"
     workers: int | None = None
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that cannot be."""
+        if self.workers is not None and self.workers < 1:
+            raise ValueError(f"workers must be at least 1 or null, got {self.workers}")
+
 
 @dataclass(frozen=True)
 class EarlyStop:
@@ -46,6 +51,13 @@ class EarlyStop:
     mode: Literal["min", "max"] = "min"
     patience: int | None = None
     min_delta: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for numbers that cannot be."""
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"patience must be at least 1 or null, got {self.patience}")
+        if self.min_delta < 0:
+            raise ValueError(f"min_delta must not be negative, got {self.min_delta}")
 
 
 @dataclass(frozen=True)
@@ -89,18 +101,21 @@ class TrainSettings:
     deterministic: bool = False
 
     def __post_init__(self) -> None:
-        """Raises ValueError for numbers that cannot be."""
+        """Raises ValueError for numbers that cannot be, a line each."""
+        wrong = []
         for name in ("epochs", "batch", "validate_every", "keep_last", "log_every"):
             if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("max_steps", "micro_batch", "max_minutes", "clip_norm"):
+                wrong.append(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("max_steps", "micro_batch", "max_minutes", "clip_norm", "timeout_s"):
             value = getattr(self, name)
             if value is not None and value <= 0:
-                raise ValueError(f"{name} must be positive or null, got {value}")
+                wrong.append(f"{name} must be positive{'' if name == 'timeout_s' else ' or null'}, got {value}")
         if self.ema is not None and not 0 < self.ema < 1:
-            raise ValueError(f"ema must lie between 0 and 1, got {self.ema}")
+            wrong.append(f"ema must lie between 0 and 1, got {self.ema}")
         if isinstance(self.workers, int) and self.workers < 0:
-            raise ValueError(f"workers must not be negative, got {self.workers}")
+            wrong.append(f"workers must not be negative, got {self.workers}")
+        if wrong:
+            raise ValueError("\n".join(wrong))
 
 
 # What --resume may change: nothing that decides a step's arithmetic, except how many steps there are.
@@ -166,18 +181,21 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> Experiment:
     is_run = path.is_dir()
     if is_run and not (path / "config.yaml").is_file():
         raise ConfigError([f"{path}: a folder, but not a run directory (it has no config.yaml)"])
-    root = config.read(path / "config.yaml" if is_run else path)
+    problems: list[str] = []
+    root = config.read(path / "config.yaml" if is_run else path, problems)
     place = root.place
     if is_run:
         root.value["run"] = Node(str(path), place)
     elif "run" not in root.value:
         root.value["run"] = Node(str(Path("runs") / path.stem), place)
-    config.override(root, overrides)
-    problems: list[str] = []
+    # Defaults first: `inferer.batch=4` and `metric[1].validate=false` need no section of that name in the file.
+    defaults = {f.name: wrap(f.metadata["node"]) for f in dataclasses.fields(Experiment) if "node" in f.metadata}
+    root = config.layer(Node(defaults, place), root)
+    config.override(root, overrides, problems)
     _load_plugins(root, problems)
     experiment = convert(root, Experiment, "", problems)
     if experiment is not None and not problems:
-        problems += _contradictions(experiment, place)
+        problems += _contradictions(experiment, root)
     if problems or experiment is None:
         raise ConfigError(problems)
     checked: Experiment = dataclasses.replace(experiment, file=str(path))
@@ -203,6 +221,7 @@ def run_tool(main: Callable[[], int]) -> NoReturn:
     """
     try:
         code = main()
+        sys.stdout.flush()
     except (UserError, registry.RegistryError) as error:
         if os.environ.get("HEPAR_TRACEBACK"):
             traceback.print_exc()
@@ -214,7 +233,6 @@ def run_tool(main: Callable[[], int]) -> NoReturn:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    sys.stdout.flush()
     sys.exit(code)
 
 
@@ -235,12 +253,13 @@ def _load_plugins(root: Node, problems: list[str]) -> None:
             problems.append(f"{item.place}  plugins[{i}]: {error}")
 
 
-def _contradictions(experiment: Experiment, place: str) -> list[str]:
+def _contradictions(experiment: Experiment, root: Node) -> list[str]:
     out = []
     if not experiment.loss:
-        out.append(f"{place}  loss: want at least one loss")
+        out.append(f"{root.value['loss'].place}  loss: want at least one loss")
     micro, batch = experiment.train.micro_batch, experiment.train.batch
     if micro is not None and batch % micro:
+        place = root.value["train"].value["micro_batch"].place
         out.append(f"{place}  train.micro_batch: {micro} does not divide train.batch {batch}")
     return out
 

@@ -34,7 +34,7 @@ def check(wanted: Experiment, *, resume: bool) -> None:
         RunError: if it exists and is not resumed, or is resumed with another configuration.
     """
     run = wanted.run
-    if not run.exists() or (run.is_dir() and not any(run.iterdir())):
+    if not run.exists() or (run.is_dir() and all(_is_beginning(path.name) for path in run.iterdir())):
         return
     if not run.is_dir():
         raise RunError(f"{run}: a file, but the run directory should be there; name another with run=...")
@@ -62,7 +62,8 @@ class RunLock:
         run.mkdir(parents=True, exist_ok=True)
         self._file = open(run / ".lock", "w")  # noqa: SIM115
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Not flock: data workers would inherit it and keep it for a while after a killed training.
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             raise RunError(f"{run}: another process is training in it; wait, or name another with run=...") from None
 
@@ -82,7 +83,7 @@ def record(wanted: Experiment, parts: Mapping[str, Sequence[str]], hashes: Mappi
     write(run / "command.txt", f"{lines}{command}\n")
     write(run / "environment.json", json.dumps(environment(), indent=1))
     write(run / "source.yaml", config.dump(wanted.source.plain()))
-    if not (run / "split.json").is_file():
+    if read_split(run) is None:
         text = {"parts": {name: list(cases) for name, cases in parts.items()}, "hashes": dict(hashes)}
         write(run / "split.json", json.dumps(text, indent=1))
     # Last: with config.yaml in it, the folder is a run.
@@ -90,9 +91,9 @@ def record(wanted: Experiment, parts: Mapping[str, Sequence[str]], hashes: Mappi
 
 
 def read_split(run: Path) -> tuple[dict[str, list[str]], dict[str, str]] | None:
-    """The run's recorded parts and content hashes, or None before it began."""
+    """The run's recorded parts and content hashes, or None before it began (a start that failed leaves no split)."""
     path = run / "split.json"
-    if not path.is_file():
+    if not path.is_file() or not (run / "config.yaml").is_file():
         return None
     text = json.loads(path.read_text(encoding="utf-8"))
     return text["parts"], text["hashes"]
@@ -127,6 +128,12 @@ def write(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
+
+
+def _is_beginning(name: str) -> bool:
+    # What a start that failed before it became a run may leave; without config.yaml there is nothing to lose.
+    written = ("command.txt", "environment.json", "source.yaml", "split.json")
+    return name in (".lock", *written) or (name.startswith(".") and name.endswith(".partial"))
 
 
 def _git(*args: str) -> str | None:

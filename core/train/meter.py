@@ -65,11 +65,14 @@ class Meter:
         self.reset()
         return {name: value / max(steps, 1.0) for name, value in zip(self.names, sums, strict=True)}
 
-    def state_dict(self) -> dict[str, Any]:
-        """This rank's sums: a resumed run then logs the same row as an uninterrupted one."""
-        return {"names": self.names, "sum": self._sum.tolist()}
+    def state_dict(self) -> list[dict[str, Any]]:
+        """Every rank's sums, so that a resumed run logs the same row as an uninterrupted one; a collective."""
+        return dist.gather({"names": self.names, "sum": self._sum.tolist()})
 
-    def load_state_dict(self, state: dict[str, Any] | None) -> None:
-        """Go on from saved sums."""
-        if state is not None and state["names"] == self.names:
-            self._sum = torch.tensor(state["sum"], dtype=torch.float64, device=self.device)
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Go on from this rank's sums.
+
+        With another number of ranks they cannot be told apart: the next row then covers the steps since the resume.
+        """
+        if len(states) == dist.world() and states[0]["names"] == self.names:
+            self._sum = torch.tensor(states[dist.rank()]["sum"], dtype=torch.float64, device=self.device)

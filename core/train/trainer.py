@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
-import signal
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from core import dist, seed
 from core.contracts import Batch, RunState
 from core.data.loader import TrainLoader
+from core.errors import UserError
 from core.experiment import TrainSettings
 from core.train import checkpoint, precision
 from core.train.ema import EMA
@@ -26,6 +26,7 @@ from core.train.failure import NonFiniteError, failed_step, out_of_memory
 from core.train.hooks import Hooks
 from core.train.meter import Meter
 from core.train.objective import Objective
+from core.train.stop import StopRequest
 
 MAX_SKIPPED = 20
 """fp16 steps in a row that the gradient scaler may skip before training stops."""
@@ -72,6 +73,8 @@ class Trainer:
         self.total_steps, self.steps_per_epoch = total_steps, data.steps_per_epoch
         self.scaler = precision.scaler(device, settings.precision)
         self.ema = EMA(network, settings.ema) if settings.ema is not None else None
+        if settings.compile:
+            network.compile()
         self.module: nn.Module = network
         if dist.world() > 1:
             ids = [device.index] if device.type == "cuda" else None
@@ -87,12 +90,12 @@ class Trainer:
         self.best: dict[str, Any] = {"value": None, "step": None, "metrics": {}, "waited": 0}
         self.stop_reason: str | None = None
         self.resumed_from: int | None = None
-        self._resume_wanted, self._stop_asked, self._started = resume, False, time.monotonic()
+        self._resume_wanted, self._stop, self._started = resume, StopRequest(), time.monotonic()
         self._batch: list[Batch] = []
 
     def fit(self) -> str:
         """Train to the end; returns why it ended. Safe to interrupt: SIGTERM and Ctrl-C save and return."""
-        with self._signals():
+        with self._stop:
             try:
                 self._settle()
                 self._resume()
@@ -127,7 +130,7 @@ class Trainer:
                 self._log(sum(len(b.indices) for b in micro) * dist.world())
                 if self.step >= self.total_steps:
                     break
-                if dist.any_rank(self._stop_asked or self._out_of_time(), self.device):
+                if dist.any_rank(self._stop.asked or self._out_of_time(), self.device):
                     if not self._due():
                         self._save(best=False)
                         return self._interruption()
@@ -143,7 +146,7 @@ class Trainer:
 
     def _interruption(self) -> str:
         return (
-            "time is up (train.max_minutes)" if self._out_of_time() and not self._stop_asked else "stopped by a signal"
+            "time is up (train.max_minutes)" if self._out_of_time() and not self._stop.asked else "stopped by a signal"
         )
 
     def _train_step(self, micro: list[Batch]) -> None:
@@ -215,8 +218,6 @@ class Trainer:
     def _judge(self, metrics: dict[str, float]) -> bool:
         early = self.settings.early_stop
         if early.metric not in metrics:
-            from core.errors import UserError
-
             raise UserError(
                 f"train.early_stop.metric: no metric '{early.metric}'; there are {', '.join(sorted(metrics))}"
             )
@@ -235,7 +236,7 @@ class Trainer:
         return False
 
     def _save(self, *, best: bool) -> None:
-        meters = dist.gather(self.meter.state_dict())
+        meters = self.meter.state_dict()
         if dist.rank() == 0:
             state = {
                 **self.record,
@@ -267,10 +268,7 @@ class Trainer:
         before = {k: v.clone() for k, v in self.network.state_dict().items()}
         states = self.optimizer.state_dict(), self.scaler.state_dict()
         ema = None if self.ema is None else {k: v.clone() for k, v in self.ema.state_dict().items()}
-        try:
-            self._train_step(self.data.first())
-        except torch.cuda.OutOfMemoryError as error:
-            raise out_of_memory(error, self.device, self.data) from error
+        self._trial_step()
         self.network.load_state_dict(before)
         self.optimizer.load_state_dict(states[0])
         self.scaler.load_state_dict(states[1])
@@ -279,6 +277,19 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.meter.reset()
         self.skipped, self._batch = 0, []
+
+    def _trial_step(self) -> None:
+        batch = self.data.first()
+        try:
+            self._train_step(batch)
+        except torch.cuda.OutOfMemoryError as error:
+            raise out_of_memory(error, self.device, self.data) from error
+        except Exception as error:
+            if not self.settings.compile or isinstance(error, UserError):
+                raise
+            self.say(f"train.compile: torch.compile failed, going on without it ({str(error).splitlines()[0]})")
+            self.network._compiled_call_impl = None
+            self._train_step(batch)
 
     def _resume(self) -> None:
         state = checkpoint.newest(self.run, self.say) if self._resume_wanted else None
@@ -293,28 +304,9 @@ class Trainer:
         if state["schedule"] is not None:
             self.schedule.load_state_dict(state["schedule"])
         self.hooks.load_state_dict(state["hooks"])
-        self.meter.load_state_dict(_own_meter(state["meters"], dist.rank(), dist.world()))
+        self.meter.load_state_dict(state["meters"])
         self.step, self.evaluated_step, self.skipped = state["step"], state["evaluated_step"], state["skipped"]
         self.best, self.resumed_from = state["best"], state["step"]
         patience = self.settings.early_stop.patience
         if state["stop_reason"] and patience is not None and self.best["waited"] >= patience:
             self.stop_reason = state["stop_reason"]
-
-    @contextlib.contextmanager
-    def _signals(self) -> Any:
-        def ask(number: int, frame: Any) -> None:
-            if self._stop_asked and number == signal.SIGINT:
-                raise KeyboardInterrupt  # a second Ctrl-C does not wait for the step
-            self._stop_asked = True
-
-        old = {s: signal.signal(s, ask) for s in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield
-        finally:
-            for number, handler in old.items():
-                signal.signal(number, handler)
-
-
-def _own_meter(states: Sequence[dict[str, Any]], rank: int, world: int) -> dict[str, Any] | None:
-    # With another number of ranks the sums cannot be told apart; the row after the resume then covers fewer steps.
-    return states[rank] if len(states) == world else None

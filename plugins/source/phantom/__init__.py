@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Literal
 
-from tqdm import tqdm
-
 from core.contracts import Case
+from core.parallel import map_cases
 from plugins.source.phantom.case import make_case
 from plugins.source.phantom.scanner import encode
 from registry import register
@@ -95,22 +93,10 @@ def is_whole(folder: Path, index: int) -> bool:
 
 def generate(folder: Path, seed: int, missing: list[int]) -> None:
     """Make the missing cases, one process a core."""
-    workers = min(os.cpu_count() or 1, len(missing))
-    with tqdm(total=len(missing), desc="making phantom cases", unit="case") as bar:
-        if workers == 1:
-            for index in missing:
-                write_case(folder, seed, index)
-                bar.update()
-            return
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-            jobs = [pool.submit(write_case, folder, seed, index) for index in missing]
-            try:
-                for job in as_completed(jobs):
-                    job.result()
-                    bar.update()
-            except BaseException:
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+    write = functools.partial(write_case, folder, seed)
+    for _, error in map_cases(write, missing, description="making phantom cases"):
+        if error is not None:
+            raise error
 
 
 def write_case(folder: Path, seed: int, index: int) -> None:
