@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 
 def launched() -> bool:
@@ -25,8 +26,13 @@ def start(timeout_s: float = 1800) -> torch.device:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     if launched() and not dist.is_initialized():
-        backend = "nccl" if device.type == "cuda" else "gloo"
-        dist.init_process_group(backend, timeout=datetime.timedelta(seconds=timeout_s))
+        backend, timeout = "nccl" if device.type == "cuda" else "gloo", datetime.timedelta(seconds=timeout_s)
+        store, rank, world = next(iter(rendezvous("env://", timeout=timeout)))
+        # torchrun --max-restarts keeps its store: without a prefix of its own, an attempt would find the addresses of
+        # the ranks that died.
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"attempt_{attempt}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
     return device
 
 

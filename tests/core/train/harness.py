@@ -38,13 +38,13 @@ class Small(nn.Module):
 
 @register("hook", "signal_at")
 class SignalAt:
-    """Sends this process a signal after a step. Example: {name: signal_at, step: 3}"""
+    """Sends this process a signal after a step, but not once torchrun has restarted it. Example: {name: signal_at, step: 3}"""
 
     def __init__(self, *, step: int, number: int = int(signal.SIGKILL)) -> None:
         self.at, self.number = step, number
 
     def on_step_end(self, state, metrics):
-        if state.step == self.at:
+        if state.step == self.at and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             os.kill(os.getpid(), self.number)
 
 
