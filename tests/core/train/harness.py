@@ -38,7 +38,10 @@ class Small(nn.Module):
 
 @register("hook", "signal_at")
 class SignalAt:
-    """Sends this process a signal after a step, but not once torchrun has restarted it. Example: {name: signal_at, step: 3}"""
+    """Sends this process a signal after a step, but not once torchrun has restarted it.
+
+    Example: {name: signal_at, step: 3}
+    """
 
     def __init__(self, *, step: int, number: int = int(signal.SIGKILL)) -> None:
         self.at, self.number = step, number
