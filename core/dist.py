@@ -67,15 +67,6 @@ def gather(value: Any) -> list[Any]:
     return out
 
 
-def broadcast(value: Any) -> Any:
-    """Rank 0's `value` on all ranks. Pickled."""
-    if world() == 1:
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]
-
-
 def any_rank(flag: bool, device: torch.device) -> bool:
     """Whether `flag` is true on any rank."""
     if world() == 1:

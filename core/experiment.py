@@ -75,7 +75,7 @@ class TrainSettings:
         validate_every: epochs between validations.
         keep_last: checkpoints kept besides the best.
         log_every: steps between logged metrics.
-        workers: data processes a rank; "auto" measures nothing and takes cores / ranks, at most 8; 0 loads in place.
+        workers: data processes a rank; "auto" is cores / ranks less one, at most 8; 0 loads in place.
         worker_start: how data processes start; "auto" is fork where it exists.
         timeout_s: seconds that a rank waits for another before it gives up.
     """

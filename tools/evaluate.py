@@ -57,18 +57,22 @@ def main() -> int:
         parts, panels, failed = _measure(run, store, cases, folder / "predictions" if args.save_predictions else None)
         # Together, so that one rank's error does not leave the others waiting for it.
         failures = [text for share in dist.gather(failed) for text in share.values()]
-        if failures and dist.rank() == 0:
-            raise UserError("\n".join(failures))
         if failures:
-            return 2
+            raise UserError("\n".join(failures))
         measured = merge_tables(itertools.chain.from_iterable(dist.gather(parts)), order=cases)
         chosen = figures.choose_cases(measured.get("cases", []))
         mine = {case: panels[case] for _, case in chosen if case in panels}
         shown = {case: panel for share in dist.gather(mine) for case, panel in share.items()}
         if dist.rank() == 0:
             _write(run, store, cases, args, folder, measured, [(rank, shown[case]) for rank, case in chosen])
-    finally:
+    except UserError:
+        # Every rank is here: rank 0 says what is wrong.
+        first = dist.rank() == 0
         dist.stop()
+        if first:
+            raise
+        return 2
+    dist.stop()
     return 0
 
 

@@ -7,6 +7,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import argparse
 import os
+import shlex
 
 import torch
 
@@ -34,6 +35,8 @@ def main() -> int:
     first = int(os.environ.get("RANK", 0)) == 0
     if first:
         rundir.check(experiment, resume=resume)
+    if first and args.resume and not (experiment.run / "config.yaml").is_file():
+        raise UserError(f"{experiment.run}: there is no run to resume; leave --resume out to begin it")
     report = None if is_complete(experiment.store) else prepare_experiment(experiment)
     if report is None and first:
         for line in differs(experiment.store, experiment.source.plain()):
@@ -53,6 +56,8 @@ def _train(experiment: Experiment, resume: bool) -> int:
     device = dist.start(experiment.train.timeout_s)
     lock = rundir.RunLock(experiment.run) if dist.rank() == 0 else None
     try:
+        if lock is not None:
+            rundir.check(experiment, resume=resume)  # again: another training may have ended in between
         _fit(experiment, device, resume)
     finally:
         if lock is not None:
@@ -86,9 +91,9 @@ def _ending(experiment: Experiment, trainer: Trainer, reason: str) -> str:
     unfinished = trainer.step < trainer.total_steps and trainer.stop_reason is None
     script = Path(sys.argv[0]).parent
     if unfinished:
-        lines.append(f"next: python {sys.argv[0]} {experiment.file} --resume")
+        lines.append(f"next: python {shlex.quote(sys.argv[0])} {shlex.quote(str(experiment.run))} --resume")
     else:
-        lines.append(f"next: python {script / 'evaluate.py'} {experiment.run}")
+        lines.append(f"next: python {shlex.quote(str(script / 'evaluate.py'))} {shlex.quote(str(experiment.run))}")
     return "\n".join(lines)
 
 

@@ -230,3 +230,6 @@ def _quiet_worker(_: int) -> None:
 
     # One thread a data process: OpenCV's pool in each of them would fight the training for the cores.
     cv2.setNumThreads(0)
+    # A group of its own: Ctrl-C and torchrun's SIGTERM reach the whole group of the training, which finishes its step
+    # and then ends its workers; torch's watchdog ends them if it is killed.
+    os.setpgid(0, 0)

@@ -28,12 +28,18 @@ class Network(nn.Module):
         self.repeat = geometry.repeat
         self.channels_last = False
 
+    def use_channels_last(self) -> None:
+        """Keep 2-D weights and inputs with channels last, as tensor cores and AMX like; 3-D models stay as they are."""
+        if not any(p.ndim == 5 for p in self.parameters()):
+            self.channels_last = True
+            self.to(memory_format=torch.channels_last)
+
     def forward(self, image: torch.Tensor) -> Any:
         """HU [B, C, *S] -> logits."""
         x = self.window(image.float())
         if self.repeat > 1:
             x = x.repeat_interleave(self.repeat, dim=1)
-        if self.channels_last and x.ndim == 4:
+        if self.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         return self.model(x)
 

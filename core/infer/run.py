@@ -107,8 +107,7 @@ def load_run(
     _fill(network, state, file, experiment)
     network.to(where).eval()
     if experiment.train.channels_last:
-        network.channels_last = True
-        network.to(memory_format=torch.channels_last)
+        network.use_channels_last()
     return Run(
         folder=folder,
         experiment=experiment,

@@ -112,6 +112,7 @@ def assemble(
         optimizer=optimizer,
         schedule=schedule,
         data=data,
+        augments=[build(p) for p in experiment.augment],
         evaluate=validation if val else None,
         hooks=hooks,
         device=device,
@@ -130,8 +131,7 @@ def build_network(experiment: Experiment, store: Store, cases: Sequence[str], de
     model = build(experiment.model, in_channels=channels, classes=CLASSES)
     network = Network(window, model, experiment.geometry).to(device)
     if experiment.train.channels_last:
-        network.channels_last = True
-        network.to(memory_format=torch.channels_last)
+        network.use_channels_last()
     return network
 
 

@@ -37,16 +37,17 @@ def save(run: Path, state: dict[str, Any], *, keep: int, best: bool) -> Path:
             torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(partial, path)
+        _check_readable(partial)
         if best:
-            # A second name for the same bytes, swapped in whole.
+            # A second name for the same bytes, and first: killed in between, the epoch is repeated and put right.
             link = folder / "best.pt.partial"
             link.unlink(missing_ok=True)
             try:
-                os.link(path, link)
+                os.link(partial, link)
             except OSError:  # a file system without hard links
-                shutil.copyfile(path, link)
+                shutil.copyfile(partial, link)
             os.replace(link, folder / "best.pt")
+        os.replace(partial, path)
     except (OSError, RuntimeError) as error:
         # torch reports a full disk as a RuntimeError of its zip writer.
         partial.unlink(missing_ok=True)
@@ -54,8 +55,22 @@ def save(run: Path, state: dict[str, Any], *, keep: int, best: bool) -> Path:
             f"{path}: the checkpoint could not be written: {error}; earlier ones are intact"
         ) from error
     for old in _steps(folder)[:-keep]:
-        old.unlink(missing_ok=True)
+        if old != path:  # after falling back over a corrupt newer one
+            old.unlink(missing_ok=True)
     return path
+
+
+def _check_readable(path: Path) -> None:
+    # Mapped, so no weights are read: a state of a schedule or a hook that only pickle can load must not wait for the
+    # resume to be found out.
+    try:
+        torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        path.unlink(missing_ok=True)
+        raise CheckpointError(
+            f"{path.parent}: a checkpoint may hold tensors, numbers, words, lists and dicts only; the state of a "
+            f"schedule or hook holds something else ({str(error).splitlines()[0]})"
+        ) from error
 
 
 def load(path: Path) -> dict[str, Any]:

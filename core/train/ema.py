@@ -14,7 +14,8 @@ class EMA:
 
     Args:
         network: the trained network.
-        decay: share kept in each step, in (0, 1).
+        decay: share kept in each step, in (0, 1); early on ``(1 + step) / (10 + step)`` where that is less, so that a
+            short run does not average its initial weights.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -22,11 +23,12 @@ class EMA:
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        """Follow the network by one step; integer buffers are copied."""
+    def update(self, network: nn.Module, step: int) -> None:
+        """Follow the network after update number `step` (from 0); integer buffers are copied."""
+        decay = min(self.decay, (1 + step) / (10 + step))
         for mine, theirs in zip(self._tensors(self.network), self._tensors(network), strict=True):
             if mine.is_floating_point():
-                mine.lerp_(theirs.to(mine.dtype), 1 - self.decay)
+                mine.lerp_(theirs.to(mine.dtype), 1 - decay)
             else:
                 mine.copy_(theirs)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,8 +40,12 @@ def failed_step(run: Path, step: int, batch: list[Batch], records: Sequence[Reco
     samples = [{"case": records[i].case, "z": records[i].z, "index": i} for b in batch for i in b.indices]
     text = {"step": step, "rank": rank, "error": f"{type(error).__name__}: {error}", "samples": samples}
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps({**text, "traceback": traceback.format_exception(error)}, indent=1), encoding="utf-8")
-    os.replace(partial, path)
+    text["traceback"] = traceback.format_exception(error)
+    try:
+        partial.write_text(json.dumps(text, indent=1), encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as problem:  # a full disk must not hide the error that matters
+        print(f"{path} could not be written: {problem}", file=sys.stderr)
 
 
 def out_of_memory(error: Exception, device: torch.device, data: Any) -> UserError:

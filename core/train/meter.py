@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
@@ -51,6 +52,13 @@ class Meter:
                 return
             self._waited += time.perf_counter() - before
             yield batch
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time in here is not the steps': validation and checkpoints."""
+        before = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - before
 
     def read(self) -> dict[str, float]:
         """Means since the last read, over steps and ranks; a collective. Sets `cost` and begins anew."""

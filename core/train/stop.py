@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from typing import Any
 
@@ -24,4 +25,6 @@ class StopRequest:
     def _ask(self, number: int, frame: Any) -> None:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if number == signal.SIGINT:
+            os.write(2, b"\nstopping after this step; Ctrl-C again stops at once and saves nothing\n")
         self.asked = True

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from core.contracts import Batch, RunState
 from core.data.loader import TrainLoader
 from core.errors import UserError
 from core.experiment import TrainSettings
-from core.train import checkpoint, precision
+from core.train import checkpoint, ddp, precision
 from core.train.ema import EMA
 from core.train.failure import NonFiniteError, failed_step, out_of_memory
 from core.train.hooks import Hooks
@@ -59,6 +58,7 @@ class Trainer:
         optimizer: torch.optim.Optimizer,
         schedule: Any,
         data: TrainLoader,
+        augments: Sequence[Any] = (),
         evaluate: Callable[[nn.Module], Evaluation] | None,
         hooks: Hooks,
         device: torch.device,
@@ -70,6 +70,7 @@ class Trainer:
         self.run, self.config, self.settings, self.device, self.say = run, config, settings, device, say
         self.network, self.objective, self.optimizer, self.schedule = network, objective, optimizer, schedule
         self.data, self.evaluate, self.hooks, self.record = data, evaluate, hooks, record or {}
+        self.augments = augments
         self.total_steps, self.steps_per_epoch = total_steps, data.steps_per_epoch
         self.scaler = precision.scaler(device, settings.precision)
         self.ema = EMA(network, settings.ema) if settings.ema is not None else None
@@ -77,16 +78,11 @@ class Trainer:
             network.compile()
         self.module: nn.Module = network
         if dist.world() > 1:
-            ids = [device.index] if device.type == "cuda" else None
-            with warnings.catch_warnings():
-                # torch 2.14 gives this argument a new name, which 2.6 does not know.
-                warnings.simplefilter("ignore", FutureWarning)
-                # Buffers are broadcast where they are read: before evaluating.
-                self.module = DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+            self.module = ddp.wrap(network, objective, data.first()[0], device, settings.precision)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         self.meter = Meter(["loss", *objective.names, "gradient_norm"], device)
-        self.step, self.evaluated_step, self.saved_step, self.skipped = 0, 0, -1, 0
+        self.step, self.evaluated_step, self.skipped = 0, 0, 0
         self.best: dict[str, Any] = {"value": None, "step": None, "metrics": {}, "waited": 0}
         self.stop_reason: str | None = None
         self.resumed_from: int | None = None
@@ -118,7 +114,8 @@ class Trainer:
     def _loop(self) -> str:
         while True:
             if self._due() and self.evaluated_step != self.step:
-                self._evaluate_and_save()
+                with self.meter.paused():
+                    self._evaluate_and_save()
             if self.stop_reason is not None:
                 return self.stop_reason
             if self.step >= self.total_steps:
@@ -126,6 +123,7 @@ class Trainer:
             epoch, start = divmod(self.step, self.steps_per_epoch)
             for micro in self.meter.timed(self.data.epoch(epoch, start)):
                 self._train_step(micro)
+                self._batch = []
                 self.step += 1
                 self._log(sum(len(b.indices) for b in micro) * dist.world())
                 if self.step >= self.total_steps:
@@ -161,34 +159,41 @@ class Trainer:
         limit = self.settings.clip_norm or math.inf
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), limit)
         # DDP has summed the gradients, so a non-finite one is non-finite on every rank: all stop at the same step.
-        self._check_finite(float(norm), values)
-        factor = self.schedule(self.step)
+        finite = self._finite(float(norm), values)
+        factor = float(self.schedule(self.step))
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        if self.ema is not None:
-            self.ema.update(self.network)
-        self.meter.add(torch.cat([values, norm.detach().double().reshape(1)]))
+        if finite:
+            if self.ema is not None:
+                self.ema.update(self.network, self.step)
+            self.meter.add(torch.cat([values, norm.detach().double().reshape(1)]))
 
     def _forward_backward(self, batch: Batch, parts: int, *, last: bool) -> torch.Tensor:
         batch = batch.to(self.device)
+        if self.augments:
+            epoch = self.step // self.steps_per_epoch
+            drawn = [seed.sample_seed(self.settings.seed, epoch, p) for p in batch.positions]
+            seeds = torch.tensor(drawn, dtype=torch.int64, device=self.device)
+            for augment in self.augments:
+                batch = augment(batch, seeds)
         # Gradients travel between ranks once, with the last micro-batch.
         quiet = self.module.no_sync() if not last and isinstance(self.module, DistributedDataParallel) else None
         with quiet or contextlib.nullcontext(), dist.training_sums():
             with precision.autocast(self.device, self.settings.precision):
                 logits = self.module(batch.image)
-                loss, terms = self.objective(logits, batch.label, {"lesion": batch.lesion})
+            loss, terms = self.objective(logits, batch.label, {"lesion": batch.lesion})
             self.scaler.scale(loss / parts).backward()
         return torch.cat([loss.detach().reshape(1), terms]).double() / parts
 
-    def _check_finite(self, norm: float, values: torch.Tensor) -> None:
+    def _finite(self, norm: float, values: torch.Tensor) -> bool:
         if math.isfinite(norm):
             self.skipped = 0
-            return
+            return True
         self.skipped += 1
         if self.scaler.is_enabled() and self.skipped < MAX_SKIPPED:
-            return
+            return False
         raise NonFiniteError.at(
             self.step, norm, dict(zip(["loss", *self.objective.names], values.tolist(), strict=True))
         )
@@ -196,7 +201,7 @@ class Trainer:
     def _log(self, images: int) -> None:
         self.meter.count(images)
         metrics: dict[str, float] = {}
-        if self.step % self.settings.log_every == 0:
+        if self.step % self.settings.log_every == 0 or self.step >= self.total_steps:
             metrics = {f"train/{name}": value for name, value in self.meter.read().items()}
             metrics["train/lr"] = self.optimizer.param_groups[0]["lr"]
         self.hooks.emit("step_end", self.state(), metrics)
@@ -256,7 +261,6 @@ class Trainer:
             }
             path = checkpoint.save(self.run, state, keep=self.settings.keep_last, best=best)
             self.hooks.emit("saved", self.state(), path)
-        self.saved_step = self.step
 
     def _settle(self) -> None:
         """One discarded training step, then everything restored.

@@ -54,7 +54,7 @@ class Slices:
         depth, *plane = volume.array.shape
         labels = np.zeros(volume.array.shape, np.uint8)
         probability: np.ndarray | None = None
-        with torch.inference_mode(), _evaluating(self.network):
+        with torch.no_grad(), _evaluating(self.network):
             for first in range(0, depth, self.batch):
                 last = min(first + self.batch, depth)
                 logits = finest(self.network(self._stacks(volume.array, first, last)))

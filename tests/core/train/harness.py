@@ -43,12 +43,12 @@ class SignalAt:
     Example: {name: signal_at, step: 3}
     """
 
-    def __init__(self, *, step: int, number: int = int(signal.SIGKILL)) -> None:
-        self.at, self.number = step, number
+    def __init__(self, *, step: int, number: int = int(signal.SIGKILL), group: bool = False) -> None:
+        self.at, self.number, self.group = step, number, group
 
     def on_step_end(self, state, metrics):
         if state.step == self.at and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
-            os.kill(os.getpid(), self.number)
+            (os.killpg if self.group else os.kill)(os.getpid(), self.number)
 
 
 @register("transform", "write_draws")
@@ -63,6 +63,32 @@ class WriteDraws:
         with open(self.folder / f"{os.environ.get('RANK', '0')}_{os.getpid()}.txt", "a") as file:
             file.write(f"{sample.index} {rng.integers(1 << 30)}\\n")
         return sample
+
+
+@register("augment", "write_seeds")
+class WriteSeeds:
+    """Writes the seeds that it gets. Example: {name: write_seeds, folder: seeds}"""
+
+    def __init__(self, *, folder: Path) -> None:
+        self.folder = Path(folder)
+
+    def __call__(self, batch, seeds):
+        self.folder.mkdir(exist_ok=True)
+        with open(self.folder / f"{os.environ.get('RANK', '0')}.txt", "a") as file:
+            file.write("".join(f"{p} {s}\\n" for p, s in zip(batch.positions, seeds.tolist())))
+        return batch
+
+
+@register("model", "half_used")
+class HalfUsed(nn.Module):
+    """A convolution, and one that is never run. Example: {name: half_used}"""
+
+    def __init__(self, in_channels: int, classes: int) -> None:
+        super().__init__()
+        self.used, self.unused = nn.Conv2d(in_channels, classes, 1), nn.Conv2d(1, 1, 1)
+
+    def forward(self, image):
+        return self.used(image)
 
 
 @register("loss", "nan_at")
@@ -142,6 +168,7 @@ def train(
         env=environment,
         cwd=path.parent,
         check=False,
+        start_new_session=True,
     )
 
 

@@ -87,3 +87,23 @@ def test_a_failing_transform_in_a_worker_shows_its_real_traceback(tmp_path):
     assert done.returncode == 1
     assert "FileExistsError" in done.stderr
     assert "in __call__" in done.stderr
+
+
+@pytest.mark.slow
+def test_augment_gets_the_same_seed_for_a_sample_at_any_number_of_ranks(tmp_path):
+    path, found = experiment(tmp_path), []
+    for ranks in (0, 2):
+        folder = tmp_path / f"seeds{ranks}"
+        augment = f"augment=[{{name: write_seeds, folder: {folder}}}]"
+        done = train(path, augment, f"run={tmp_path / f'run{ranks}'}", "train.epochs=1", ranks=ranks)
+        assert done.returncode == 0, done.stderr
+        found.append({line for file in folder.glob("*.txt") for line in file.read_text().splitlines()})
+    assert found[0] == found[1]
+    assert len(found[0]) == 6 * last(tmp_path / "run0")["step"]
+
+
+@pytest.mark.slow
+def test_a_model_with_parameters_that_it_never_uses_trains_on_two_ranks(tmp_path):
+    done = train(experiment(tmp_path, model={"name": "half_used"}), "train.epochs=1", ranks=2)
+    assert done.returncode == 0, done.stderr
+    assert "all steps done" in done.stdout

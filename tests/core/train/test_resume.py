@@ -2,9 +2,12 @@
 
 import shutil
 import signal
+from pathlib import Path
 
 import pytest
-from harness import assert_same_run, experiment, last, train
+from harness import ROOT, assert_same_run, experiment, last, train
+
+from core.train import checkpoint
 
 KILL, TERM = int(signal.SIGKILL), int(signal.SIGTERM)
 
@@ -71,3 +74,33 @@ def test_torchrun_restarts_and_resumes_by_itself(tmp_path):
     cut = train(path, _hooks(steps + 1, KILL), "train.keep_last=5", ranks=2, options=("--max-restarts=1",))
     assert cut.returncode == 0, cut.stderr
     assert_same_run(tmp_path / "whole", tmp_path / "run")
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_sigterm_to_the_whole_group_saves_and_does_not_kill_the_data_workers(tmp_path, start):
+    path = experiment(tmp_path)
+    hooks = f"hook=[jsonl,{{name: signal_at, step: 3, number: {TERM}, group: true}}]"
+    done = train(path, hooks, "train.workers=1", f"train.worker_start={start}")
+    assert done.returncode == 0, done.stderr
+    assert "stopped by a signal (step 3 of 6)" in done.stdout
+    assert f"next: python {ROOT / 'tools' / 'train.py'} {tmp_path / 'run'} --resume" in done.stdout
+    assert last(tmp_path / "run")["step"] == 3
+    # The printed command is the one that goes on.
+    resumed = train(tmp_path / "run", "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert last(tmp_path / "run")["step"] == 6
+
+
+def test_resume_without_a_run_is_refused(tmp_path):
+    done = train(experiment(tmp_path), "--resume")
+    assert done.returncode == 2
+    assert done.stderr == f"{tmp_path / 'run'}: there is no run to resume; leave --resume out to begin it\n"
+
+
+def test_a_state_that_only_pickle_could_load_is_refused_when_it_is_written(tmp_path):
+    state = {"step": 1, "network": {}, "hooks": {"mine": {"path": Path("x")}}}
+    with pytest.raises(
+        checkpoint.CheckpointError, match="a checkpoint may hold tensors, numbers, words, lists and dicts"
+    ):
+        checkpoint.save(tmp_path, state, keep=1, best=False)
+    assert list((tmp_path / "checkpoints").iterdir()) == []

@@ -1,0 +1,39 @@
+"""A network for several ranks."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from core.contracts import Batch
+from core.train.objective import Objective
+from core.train.precision import autocast
+
+
+def wrap(
+    network: nn.Module, objective: Objective, batch: Batch, device: torch.device, precision: str
+) -> DistributedDataParallel:
+    """The network under DDP, its unused parameters frozen.
+
+    Some encoders carry layers that a segmentation model never runs; DDP would wait for their gradients for ever. One
+    trial pass over `batch` finds them; everything it changed is restored.
+    """
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    batch = batch.to(device)
+    with autocast(device, precision):
+        logits = network(batch.image)
+    objective(logits, batch.label, {"lesion": batch.lesion})[0].backward()
+    for parameter in network.parameters():
+        if parameter.grad is None:
+            parameter.requires_grad_(False)
+        parameter.grad = None
+    network.load_state_dict(before)
+    ids = [device.index] if device.type == "cuda" else None
+    with warnings.catch_warnings():
+        # torch 2.14 gives this argument a new name, which 2.6 does not know.
+        warnings.simplefilter("ignore", FutureWarning)
+        # Buffers are broadcast where they are read: before evaluating.
+        return DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
