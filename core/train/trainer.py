@@ -76,9 +76,10 @@ class Trainer:
         self.ema = EMA(network, settings.ema) if settings.ema is not None else None
         if settings.compile:
             network.compile()
+        self._trial = data.first()
         self.module: nn.Module = network
         if dist.world() > 1:
-            self.module = ddp.wrap(network, objective, data.first()[0], device, settings.precision)
+            self.module = ddp.wrap(network, objective, self._trial[0], device, settings.precision)
         for group in optimizer.param_groups:
             group.setdefault("initial_lr", group["lr"])
         self.meter = Meter(["loss", *objective.names, "gradient_norm"], device)
@@ -283,7 +284,7 @@ class Trainer:
         self.skipped, self._batch = 0, []
 
     def _trial_step(self) -> None:
-        batch = self.data.first()
+        batch, self._trial = self._trial, []
         try:
             self._train_step(batch)
         except torch.cuda.OutOfMemoryError as error:

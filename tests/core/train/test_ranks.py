@@ -51,10 +51,10 @@ def test_one_checkpoint_gives_the_same_validation_rows_at_one_two_and_three_rank
 
 @pytest.mark.slow
 def test_a_nan_on_one_rank_stops_all_at_the_same_step_and_names_the_samples(tmp_path):
-    path = experiment(tmp_path, loss=[{"name": "nan_at", "rank": 1, "call": 4}], transform=[])
+    path = experiment(tmp_path, loss=[{"name": "nan_at", "rank": 1, "call": 5}], transform=[])
     done = train(path, ranks=3)
     assert done.returncode != 0
-    # The trial step is the first call, so the fourth is step 2.
+    # The trial pass under DDP and the trial step are the first two calls, so the fifth is step 2.
     assert re.search(
         r"step 2: the gradient's norm is nan \(loss nan, nan_at nan on rank 1\); nothing was updated", done.stderr
     )
