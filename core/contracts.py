@@ -7,14 +7,14 @@ head). In tensor shapes B is batch, C channels, K classes, ``*S`` space.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 import registry
-from core.infer.geometry import Geometry
+from core.infer.geometry import DatasetKeys
+from core.types import Batch, Case, Example, Prediction, Record, RunState, Sample
 
 if TYPE_CHECKING:
     import torch
@@ -22,126 +22,38 @@ if TYPE_CHECKING:
     from core.data.volume import Volume
     from core.measure.pair import CasePair
 
+__all__ = [
+    "Augment",
+    "Batch",
+    "Case",
+    "Dataset",
+    "EVENTS",
+    "Example",
+    "Hook",
+    "Inferer",
+    "KINDS",
+    "Loss",
+    "LossKeys",
+    "Metric",
+    "MetricKeys",
+    "Model",
+    "OnLogits",
+    "Optimizer",
+    "Postprocess",
+    "Prediction",
+    "Record",
+    "Rows",
+    "RunState",
+    "Sample",
+    "Sampler",
+    "Schedule",
+    "Source",
+    "Split",
+    "Transform",
+    "Window",
+]
+
 Rows = list[dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class Case:
-    """One scan as a source finds it.
-
-    Attributes:
-        id: unique in the source; names the store's file.
-        patient: scans of one patient never part.
-        image: a NIfTI file.
-        label: a NIfTI file with 0 background, 1 liver, 2 tumour, or None.
-        origin: the data set's name and version, for provenance; begins with ``PHANTOM`` for synthetic data.
-        spacing_trusted: False leaves the case out of every figure in mm or ml.
-        hu_trusted: False if the intensities were windowed or rescaled before.
-        repairs: known faults that `prepare` may mend, e.g. ``label_affine``; each repair is reported.
-    """
-
-    id: str
-    patient: str
-    image: Path
-    label: Path | None = None
-    origin: str = ""
-    spacing_trusted: bool = True
-    hu_trusted: bool = True
-    repairs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One row of a data set's index: what a sampler sees of a sample."""
-
-    case: str
-    patient: str
-    z: int
-    liver_voxels: int
-    tumour_voxels: int
-    lesions: tuple[int, ...] = ()
-
-
-@dataclass(slots=True)
-class Sample:
-    """One training sample on the CPU.
-
-    Attributes:
-        image: int16 HU ``[C, *S]``.
-        label: uint8 ``[*S]``, `IGNORE` where padded.
-        lesion: int32 lesion ids ``[*S]``, 0 outside lesions.
-        index: position in the data set's `records`.
-    """
-
-    image: np.ndarray
-    label: np.ndarray
-    lesion: np.ndarray
-    index: int
-
-
-@dataclass(slots=True)
-class Batch:
-    """One micro-batch of one rank.
-
-    Attributes:
-        image: int16 HU ``[B, C, *S]``.
-        label: uint8 ``[B, *S]``.
-        lesion: int32 ``[B, *S]``, or None if no loss asks for it.
-        indices: positions in the data set's `records`.
-        positions: positions in the epoch's global order.
-    """
-
-    image: torch.Tensor
-    label: torch.Tensor
-    lesion: torch.Tensor | None
-    indices: list[int]
-    positions: list[int]
-
-    def to(self, device: torch.device) -> Batch:
-        """The batch on `device`; copies from pinned memory do not wait."""
-        lesion = None if self.lesion is None else self.lesion.to(device, non_blocking=True)
-        image, label = self.image.to(device, non_blocking=True), self.label.to(device, non_blocking=True)
-        return Batch(image, label, lesion, self.indices, self.positions)
-
-    def pin_memory(self) -> Batch:
-        """The batch in page-locked memory; torch's loader calls this."""
-        lesion = None if self.lesion is None else self.lesion.pin_memory()
-        return Batch(self.image.pin_memory(), self.label.pin_memory(), lesion, self.indices, self.positions)
-
-
-@dataclass(frozen=True)
-class RunState:
-    """What a hook sees at an event.
-
-    Attributes:
-        run: the run directory.
-        step: global batches consumed.
-        config: the experiment as YAML.
-        resumed_from: the step of the checkpoint that this process went on from, or None.
-        cost: what the last logged steps cost: ``images_per_s``, ``loader_wait`` (share of the time), ``memory_gb``.
-    """
-
-    run: Path
-    step: int
-    epoch: int
-    total_steps: int
-    steps_per_epoch: int
-    config: str
-    resumed_from: int | None = None
-    cost: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What an inferer returns for one volume, on the volume's own (canonical) voxel grid.
-
-    Attributes:
-        labels: uint8 ``[Z, Y, X]``.
-        probabilities: float16 ``[K, Z, Y, X]`` if asked for.
-    """
-
-    labels: np.ndarray
-    probabilities: np.ndarray | None = None
 
 
 @runtime_checkable
@@ -348,7 +260,7 @@ class _Declaration:
 KINDS: dict[str, _Declaration] = {
     "source": _Declaration(Source),
     "split": _Declaration(Split, ("store",)),
-    "dataset": _Declaration(Dataset, ("store", "cases", "geometry"), Geometry),
+    "dataset": _Declaration(Dataset, ("store", "cases", "geometry"), DatasetKeys),
     "transform": _Declaration(Transform, ("records", "store")),
     "augment": _Declaration(Augment),
     "sampler": _Declaration(Sampler, ("records",)),

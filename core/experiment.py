@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import registry
 from core import config
@@ -17,117 +17,7 @@ from core.build import Plan, convert, plain
 from core.document import ConfigError, Node, wrap
 from core.errors import UserError
 from core.infer.geometry import Geometry
-
-
-@dataclass(frozen=True)
-class PrepareSettings:
-    """The ``prepare:`` section.
-
-    Attributes:
-        compression: of the store; "none" is read as fast as the memory and takes three times the space.
-        workers: processes; null is one a core.
-    """
-
-    compression: Literal["bitshuffle-lz4", "none"] = "bitshuffle-lz4"
-    workers: int | None = None
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for numbers that cannot be."""
-        if self.workers is not None and self.workers < 1:
-            raise ValueError(f"workers must be at least 1 or null, got {self.workers}")
-
-
-@dataclass(frozen=True)
-class EarlyStop:
-    """The ``train.early_stop:`` section; it also says which checkpoint is the best.
-
-    Attributes:
-        metric: any figure of a validation, e.g. ``val/loss`` or ``val/tumour/dice``.
-        patience: validations without improvement before stopping; null never stops.
-        min_delta: the least change that counts as improvement.
-    """
-
-    metric: str = "val/loss"
-    mode: Literal["min", "max"] = "min"
-    patience: int | None = None
-    min_delta: float = 0.0
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for numbers that cannot be."""
-        if self.patience is not None and self.patience < 1:
-            raise ValueError(f"patience must be at least 1 or null, got {self.patience}")
-        if self.min_delta < 0:
-            raise ValueError(f"min_delta must not be negative, got {self.min_delta}")
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """The ``train:`` section. Batches are global: they are shared out over the ranks.
-
-    Attributes:
-        epochs: passes over the sampler's order.
-        max_steps: ends training earlier, after so many global batches.
-        max_minutes: ends training at the next step after so many minutes in this process.
-        batch: samples a step, over all ranks.
-        micro_batch: samples a forward pass of one rank; null is batch / ranks (no accumulation).
-        clip_norm: greatest norm of the gradient; null does not clip.
-        ema: decay of the averaged weights, e.g. 0.999; null keeps none.
-        validate_every: epochs between validations.
-        keep_last: checkpoints kept besides the best.
-        log_every: steps between logged metrics.
-        workers: data processes a rank; "auto" is cores / ranks less one, at most 8; 0 loads in place.
-        worker_start: how data processes start; "auto" is fork where it exists.
-        timeout_s: seconds that a rank waits for another before it gives up.
-    """
-
-    epochs: int = 60
-    max_steps: int | None = None
-    max_minutes: float | None = None
-    batch: int = 32
-    micro_batch: int | None = None
-    precision: Literal["bf16", "fp16", "fp32"] = "bf16"
-    channels_last: bool = True
-    compile: bool = False
-    clip_norm: float | None = 12.0
-    ema: float | None = None
-    validate_every: int = 1
-    early_stop: EarlyStop = field(default_factory=EarlyStop)
-    keep_last: int = 2
-    log_every: int = 20
-    workers: int | Literal["auto"] = "auto"
-    worker_start: Literal["auto", "fork", "spawn", "forkserver"] = "auto"
-    timeout_s: float = 1800.0
-    seed: int = 0
-    deterministic: bool = False
-
-    def __post_init__(self) -> None:
-        """Raises ValueError for numbers that cannot be, a line each."""
-        wrong = []
-        for name in ("epochs", "batch", "validate_every", "keep_last", "log_every"):
-            if getattr(self, name) < 1:
-                wrong.append(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("max_steps", "micro_batch", "max_minutes", "clip_norm", "timeout_s"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                wrong.append(f"{name} must be positive{'' if name == 'timeout_s' else ' or null'}, got {value}")
-        if self.ema is not None and not 0 < self.ema < 1:
-            wrong.append(f"ema must lie between 0 and 1, got {self.ema}")
-        if isinstance(self.workers, int) and self.workers < 0:
-            wrong.append(f"workers must not be negative, got {self.workers}")
-        if wrong:
-            raise ValueError("\n".join(wrong))
-
-
-# What --resume may change: nothing that decides a step's arithmetic, except how many steps there are.
-RESUMABLE = (
-    "run",
-    "hook",
-    "prepare",
-    "source",  # a moved store is checked against the hashes of the split
-    "store",
-    *(f"train.{k}" for k in ("epochs", "max_steps", "max_minutes", "keep_last", "log_every", "workers")),
-    *(f"train.{k}" for k in ("worker_start", "timeout_s", "early_stop.patience")),
-)
+from core.settings import RESUMABLE, PrepareSettings, TrainSettings
 
 
 def _default(value: Any) -> Any:

@@ -11,7 +11,8 @@ import registry
 from core import config
 from core.build import describe_type
 from core.config import ConfigError
-from core.experiment import RESUMABLE, EarlyStop, Experiment, PrepareSettings, TrainSettings, load
+from core.experiment import Experiment, load
+from core.settings import RESUMABLE, EarlyStop, PrepareSettings, TrainSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 FOUND = sorted(path.relative_to(ROOT / "experiments").as_posix() for path in (ROOT / "experiments").rglob("*.yaml"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Core's keys of the ``dataset:`` node, and what they mean for a slice.
+    """How a slice comes to the network's grid and back.
 
     Slices are resampled in the plane to `size` (the image by area averages where it shrinks, else linearly; labels by
     the nearest voxel), then padded at the bottom and right to a multiple of `divisor` (images with air, labels with
@@ -111,6 +111,18 @@ class Geometry:
         if not any(pad):
             return slices
         return np.pad(slices, ((0, 0), (0, pad[0]), (0, pad[1])), constant_values=fill)
+
+
+@dataclass(frozen=True)
+class DatasetKeys(Geometry):
+    """Core's keys of the ``dataset:`` node: the geometry, and where the training samples are kept.
+
+    Attributes:
+        cache: "ram" keeps all training samples in this computer's memory, "device" on the GPU (each rank all of
+            them); "none" reads them from the store each time.
+    """
+
+    cache: Literal["none", "ram", "device"] = "none"
 
 
 def _resample(plane: np.ndarray, size_yx: tuple[int, int], *, area: bool) -> np.ndarray:

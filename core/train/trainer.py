@@ -18,7 +18,7 @@ from core import dist, seed
 from core.contracts import Batch, RunState
 from core.data.loader import TrainLoader
 from core.errors import UserError
-from core.experiment import TrainSettings
+from core.settings import TrainSettings
 from core.train import checkpoint, ddp, precision
 from core.train.ema import EMA
 from core.train.failure import NonFiniteError, failed_step, out_of_memory

@@ -11,7 +11,8 @@ import pytest
 import registry
 from core import experiment
 from core.config import ConfigError
-from core.experiment import RESUMABLE, changes, load
+from core.experiment import changes, load
+from core.settings import RESUMABLE
 
 ROOT = Path(__file__).resolve().parents[2]
 BASE = """\
