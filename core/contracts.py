@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from core.measure.pair import CasePair
 
 __all__ = [
+    "EVENTS",
+    "KINDS",
     "Augment",
     "Batch",
     "Case",
     "Dataset",
-    "EVENTS",
     "Example",
     "Hook",
     "Inferer",
-    "KINDS",
     "Loss",
     "LossKeys",
     "Metric",
