@@ -30,7 +30,9 @@ setup(
         "tqdm>=4.66",
     ],
     extras_require={
+        "wandb": ["wandb>=0.19"],
         "dev": [
+            "wandb>=0.19",
             "pytest>=8.0",
             "pytest-timeout>=2.3",
             "hypothesis>=6.100",

@@ -76,7 +76,12 @@ class Split(Protocol):
 
 @runtime_checkable
 class Dataset(Protocol):
-    """Cuts training samples out of the store. Runtime: store, cases, geometry."""
+    """Cuts training samples out of the store. Runtime: store, cases, geometry, lesions (whether a loss asks for them).
+
+    It may say ``draws = False`` of itself: `load` draws nothing from `rng`, so `dataset.cache` can keep its samples.
+    It may add ``load_into(index, row)``, which writes the sample into the arrays of the `Sample` `row`, shaped like
+    those of another sample, and returns whether it could: untransformed batches are then read without a copy.
+    """
 
     @property
     def records(self) -> Sequence[Record]:
@@ -84,7 +89,7 @@ class Dataset(Protocol):
         ...
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
-        """The sample at `index`; pure, given `rng`."""
+        """The sample at `index`; pure, given `rng`. Without `lesions` its lesion may be None."""
         ...
 
 
@@ -260,7 +265,7 @@ class _Declaration:
 KINDS: dict[str, _Declaration] = {
     "source": _Declaration(Source),
     "split": _Declaration(Split, ("store",)),
-    "dataset": _Declaration(Dataset, ("store", "cases", "geometry"), DatasetKeys),
+    "dataset": _Declaration(Dataset, ("store", "cases", "geometry", "lesions"), DatasetKeys),
     "transform": _Declaration(Transform, ("records", "store")),
     "augment": _Declaration(Augment),
     "sampler": _Declaration(Sampler, ("records",)),

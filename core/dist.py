@@ -13,6 +13,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
+from core.errors import UserError
+
 
 def launched() -> bool:
     """Whether torchrun started this process."""
@@ -21,7 +23,13 @@ def launched() -> bool:
 
 def start(timeout_s: float = 1800) -> torch.device:
     """Join the process group if torchrun started us; returns this rank's device."""
+    global _store
     local = int(os.environ.get("LOCAL_RANK", 0))
+    if torch.cuda.is_available() and local >= torch.cuda.device_count():
+        raise UserError(
+            f"this computer has {torch.cuda.device_count()} GPUs, but torchrun started more processes; want "
+            f"--nproc_per_node {torch.cuda.device_count()} or fewer"
+        )
     device = torch.device("cuda", local) if torch.cuda.is_available() else torch.device("cpu")
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -31,9 +39,17 @@ def start(timeout_s: float = 1800) -> torch.device:
         # torchrun --max-restarts keeps its store: without a prefix of its own, an attempt would find the addresses of
         # the ranks that died.
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        store = dist.PrefixStore(f"attempt_{attempt}", store)  # type: ignore[attr-defined]
-        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=timeout)
+        _store = dist.PrefixStore(f"attempt_{attempt}", store)  # type: ignore[attr-defined]
+        dist.init_process_group(backend, store=_store, rank=rank, world_size=world, timeout=timeout)
     return device
+
+
+_store: Any = None
+
+
+def store() -> Any:
+    """The key-value store that the ranks of this attempt share; None without a group."""
+    return _store if dist.is_initialized() else None
 
 
 def stop() -> None:
@@ -65,15 +81,6 @@ def gather(value: Any) -> list[Any]:
     out: list[Any] = [None] * world()
     dist.all_gather_object(out, value)
     return out
-
-
-def any_rank(flag: bool, device: torch.device) -> bool:
-    """Whether `flag` is true on any rank."""
-    if world() == 1:
-        return flag
-    tensor = torch.tensor(float(flag), device=device)
-    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-    return bool(tensor.item())
 
 
 def broadcast_buffers(module: torch.nn.Module) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -21,6 +22,10 @@ from core.errors import UserError
 from core.experiment import Experiment
 
 _PACKAGES = ("torch", "segmentation-models-pytorch", "timm", "albumentations", "numpy", "nibabel", "h5py", "hdf5plugin")
+
+
+_LAUNCH = ".launch"
+"""Names the torchrun that began or resumed the run."""
 
 
 class RunError(UserError):
@@ -55,6 +60,14 @@ def check(wanted: Experiment, *, resume: bool) -> None:
         )
 
 
+def is_restart(run: Path) -> bool:
+    """Whether torchrun (``--max-restarts``) has started this process again after its ranks had begun this very run."""
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) == 0:
+        return False
+    path = run / _LAUNCH
+    return path.is_file() and path.read_text(encoding="utf-8") == _launch()
+
+
 class RunLock:
     """Holds a run directory for one training; a second one is refused. Released with the process, however it ends."""
 
@@ -64,8 +77,11 @@ class RunLock:
         try:
             # Not flock: data workers would inherit it and keep it for a while after a killed training.
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise RunError(f"{run}: another process is training in it; wait, or name another with run=...") from None
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                raise RunError(f"{run}: another process is training in it; wait, or name another with run=...") from None
+            # Some network file systems have no locks.
+            print(f"note: {run}: cannot be locked ({error.strerror}); see to it that nothing else trains in it")
 
     def release(self) -> None:
         """Let others in."""
@@ -83,6 +99,7 @@ def record(wanted: Experiment, parts: Mapping[str, Sequence[str]], hashes: Mappi
     write(run / "command.txt", f"{lines}{command}\n")
     write(run / "environment.json", json.dumps(environment(), indent=1))
     write(run / "source.yaml", config.dump(wanted.source.plain()))
+    write(run / _LAUNCH, _launch())
     if read_split(run) is None:
         text = {"parts": {name: list(cases) for name, cases in parts.items()}, "hashes": dict(hashes)}
         write(run / "split.json", json.dumps(text, indent=1))
@@ -133,7 +150,13 @@ def write(path: Path, text: str) -> None:
 def _is_beginning(name: str) -> bool:
     # What a start that failed before it became a run may leave; without config.yaml there is nothing to lose.
     written = ("command.txt", "environment.json", "source.yaml", "split.json")
-    return name in (".lock", *written) or (name.startswith(".") and name.endswith(".partial"))
+    return name in (".lock", _LAUNCH, *written) or (name.startswith(".") and name.endswith(".partial"))
+
+
+def _launch() -> str:
+    local = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")
+    # The parent is torchrun's agent; over several nodes a restart may put rank 0 under another one.
+    return f"{os.environ.get('TORCHELASTIC_RUN_ID', '')}:{os.getppid() if local else ''}"
 
 
 def _git(*args: str) -> str | None:

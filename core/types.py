@@ -61,13 +61,13 @@ class Sample:
     Attributes:
         image: int16 HU ``[C, *S]``.
         label: uint8 ``[*S]``, `IGNORE` where padded.
-        lesion: int32 lesion ids ``[*S]``, 0 outside lesions.
+        lesion: int32 lesion ids ``[*S]``, 0 outside lesions; None may stand for them if no loss asks.
         index: position in the data set's `records`.
     """
 
     image: np.ndarray
     label: np.ndarray
-    lesion: np.ndarray
+    lesion: np.ndarray | None
     index: int
 
 

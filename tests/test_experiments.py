@@ -89,11 +89,12 @@ def _plans(value):
 # docs/experiments.md
 
 PAGE = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+TRAINING = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
 
 
-def rows(after):
+def rows(page, after):
     """Key, value and default of the first table after a headline."""
-    table = PAGE.partition(f"\n{after}\n")[2].partition("|---|")[2].partition("\n\n")[0]
+    table = page.partition(f"\n{after}\n")[2].partition("|---|")[2].partition("\n\n")[0]
     cells = [re.split(r"(?<!\\)\|", line)[1:4] for line in table.splitlines()[1:]]
     return [tuple(cell.strip().strip("`").replace("\\|", "|") for cell in line) for line in cells]
 
@@ -116,16 +117,17 @@ def _default(field):
 
 
 @pytest.mark.parametrize(
-    ("headline", "cls"),
+    ("page", "headline", "cls"),
     [
-        ("## What a file may say", Experiment),
-        ("### train", TrainSettings),
-        ("### train.early_stop", EarlyStop),
-        ("### prepare", PrepareSettings),
+        (PAGE, "## What a file may say", Experiment),
+        (TRAINING, "## The keys of `train:`", TrainSettings),
+        (TRAINING, "### early_stop", EarlyStop),
+        (PAGE, "### prepare", PrepareSettings),
     ],
+    ids=["experiment", "train", "early_stop", "prepare"],
 )
-def test_the_tables_of_the_page_are_those_of_the_code(headline, cls):
-    said, true = rows(headline), list(expected(cls))
+def test_the_tables_of_the_pages_are_those_of_the_code(page, headline, cls):
+    said, true = rows(page, headline), list(expected(cls))
     assert [(key, kind) for key, kind, _ in said] == [(key, kind) for key, kind, _ in true]
     for (key, _, shown), (_, _, default) in zip(said, true, strict=True):
         literal = shown if key in ("run", "early_stop") or default == "required" else config.parse(shown).plain()

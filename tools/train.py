@@ -17,7 +17,7 @@ from core.data.prepare import differs, is_complete, prepare_experiment
 from core.data.store import Store
 from core.errors import UserError
 from core.experiment import Experiment, load, run_tool
-from core.train.assemble import assemble, deterministic, split_parts, summary
+from core.train.assemble import assemble, set_backends, split_parts, summary
 from core.train.trainer import Trainer
 
 
@@ -30,8 +30,7 @@ def main() -> int:
     args = parser.parse_intermixed_args()
     registry.discover("plugins")
     experiment = load(args.experiment, args.overrides)
-    # torchrun --max-restarts starts the same command again.
-    resume = args.resume or int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)) > 0
+    resume = args.resume or rundir.is_restart(experiment.run)
     first = int(os.environ.get("RANK", 0)) == 0
     if first:
         rundir.check(experiment, resume=resume)
@@ -52,21 +51,21 @@ def main() -> int:
 
 
 def _train(experiment: Experiment, resume: bool) -> int:
-    deterministic(experiment.train.deterministic)
+    set_backends(experiment.train)
     device = dist.start(experiment.train.timeout_s)
     lock = rundir.RunLock(experiment.run) if dist.rank() == 0 else None
     try:
         if lock is not None:
             rundir.check(experiment, resume=resume)  # again: another training may have ended in between
-        _fit(experiment, device, resume)
+        code = _fit(experiment, device, resume)
     finally:
         if lock is not None:
             lock.release()
     dist.stop()
-    return 0
+    return code
 
 
-def _fit(experiment: Experiment, device: torch.device, resume: bool) -> None:
+def _fit(experiment: Experiment, device: torch.device, resume: bool) -> int:
     trainer = assemble(experiment, device, resume=resume, say=_say)
     if dist.rank() == 0:
         store = Store(experiment.store)
@@ -74,6 +73,8 @@ def _fit(experiment: Experiment, device: torch.device, resume: bool) -> None:
     reason = trainer.fit()
     if dist.rank() == 0:
         print(_ending(experiment, trainer, reason), flush=True)
+    # As a shell does for a process that a signal ended. Under torchrun it would look like a failure and be restarted.
+    return 128 + trainer.stop.number if trainer.stop.number is not None and not dist.launched() else 0
 
 
 def _say(text: str) -> None:
@@ -83,7 +84,7 @@ def _say(text: str) -> None:
 
 def _ending(experiment: Experiment, trainer: Trainer, reason: str) -> str:
     lines = [f"{reason} (step {trainer.step} of {trainer.total_steps})"]
-    best = trainer.best
+    best = trainer.judge.best
     if best["value"] is not None:
         shown = ("val/loss", "val/liver/dice", "val/tumour/dice")
         values = "  ".join(f"{name} {best['metrics'][name]:.4f}" for name in shown if name in best["metrics"])

@@ -1,120 +1,20 @@
-"""From a sampler's global order to each rank's micro-batches."""
+"""From a sampler's global order to each rank's micro-batches on its device."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
-import registry
 from core.build import Plan, build
-from core.contracts import Batch, Record, Sample
-from core.data.store import Store
+from core.contracts import Batch, Record
+from core.data.feed import feed
+from core.data.samples import Blueprint, Key, Samples
+from core.data.workers import choose, start_workers
 from core.errors import UserError
-from core.infer.geometry import Geometry
-from core.seed import sample_rng
 
-Key = tuple[int, int, int]
-"""Epoch, position in the epoch's global order, position in the data set's records."""
-
-
-@dataclass(frozen=True)
-class Blueprint:
-    """All that a data process needs to make samples; picklable, so it works under fork, spawn and forkserver.
-
-    Attributes:
-        cases: the training cases.
-        lesions: whether a loss asks for lesion ids.
-        sources: where components come from (`registry.sources`).
-    """
-
-    store: Path
-    cases: tuple[str, ...]
-    dataset: Plan
-    geometry: Geometry
-    transforms: tuple[Plan, ...]
-    seed: int
-    lesions: bool
-    sources: tuple[list[str], list[str]]
-
-
-class Samples:
-    """Training samples by key, a whole micro-batch at a time. Only the blueprint is pickled."""
-
-    def __init__(self, blueprint: Blueprint) -> None:
-        self.blueprint = blueprint
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle the blueprint alone: the other process rebuilds from plans."""
-        return Samples, (self.blueprint,)
-
-    @cached_property
-    def dataset(self) -> Any:
-        """The data set, built on first use in this process."""
-        registry.restore(self.blueprint.sources)
-        plan = self.blueprint
-        return build(plan.dataset, store=self._store, cases=plan.cases, geometry=plan.geometry)
-
-    @cached_property
-    def transforms(self) -> list[Any]:
-        """The transforms, built on first use in this process."""
-        records = self.dataset.records
-        return [build(plan, records=records, store=self._store) for plan in self.blueprint.transforms]
-
-    @cached_property
-    def _store(self) -> Store:
-        return Store(self.blueprint.store)
-
-    def __getitems__(self, keys: Sequence[Key]) -> Batch:
-        """One micro-batch."""
-        samples = []
-        for epoch, position, index in keys:
-            rng = sample_rng(self.blueprint.seed, epoch, position)
-            sample = self.dataset.load(index, rng)
-            for transform in self.transforms:
-                sample = transform(sample, rng)
-            samples.append(sample)
-        return self._collate(samples, keys)
-
-    def _collate(self, samples: list[Sample], keys: Sequence[Key]) -> Batch:
-        def stack(arrays: list[np.ndarray]) -> torch.Tensor:
-            return torch.from_numpy(np.stack(arrays))
-
-        try:
-            lesion = stack([s.lesion for s in samples]) if self.blueprint.lesions else None
-            image, label = stack([s.image for s in samples]), stack([s.label for s in samples])
-        except ValueError as error:
-            shapes = sorted({s.image.shape for s in samples})
-            raise UserError(
-                f"samples of one batch differ in shape: {', '.join(map(str, shapes))}; "
-                f"set dataset.size, or crop in the last transform"
-            ) from error
-        return Batch(image, label, lesion, [k[2] for k in keys], [k[1] for k in keys])
-
-
-class _MicroBatches:
-    """This rank's keys, micro-batch by micro-batch, from a step of an epoch on."""
-
-    def __init__(self, loader: TrainLoader) -> None:
-        self.loader, self.epoch, self.start = loader, 0, 0
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        loader = self.loader
-        order = loader.order(self.epoch)
-        share = loader.batch // loader.world
-        for step in range(self.start, loader.steps_per_epoch):
-            # Contiguous blocks: striding by rank would turn an alternating order into all-tumour and no-tumour ranks.
-            first = step * loader.batch + loader.rank * share
-            keys = [(self.epoch, p, order[p]) for p in range(first, first + share)]
-            for i in range(0, share, loader.micro):
-                yield keys[i : i + loader.micro]
+__all__ = ["Blueprint", "TrainLoader"]
 
 
 class TrainLoader:
@@ -123,7 +23,15 @@ class TrainLoader:
     Args:
         batch: samples a step over all ranks.
         micro_batch: samples a forward pass; None is batch / world.
-        workers: data processes; "auto" is a core less than this rank's share of them, at most 8.
+        workers: data workers; "auto" and `worker_start` "auto" take the measured default (`workers.choose`).
+        prefetch: micro-batches that each worker keeps ready.
+        device: where batches come out.
+        cache: where the training samples are kept: "none", "ram", "device".
+        overfit: every epoch is the first so many batches of epoch 0, untransformed; None trains on everything.
+
+    Raises:
+        UserError: for an empty training set, a batch larger than an epoch or one that ranks cannot share, a cache that
+            cannot be.
     """
 
     def __init__(
@@ -137,13 +45,18 @@ class TrainLoader:
         world: int = 1,
         workers: int | str = "auto",
         worker_start: str = "auto",
-        pin: bool = False,
+        prefetch: int = 4,
+        device: torch.device | None = None,
+        cache: str = "none",
+        overfit: int | None = None,
     ) -> None:
-        self.samples = Samples(blueprint)
+        if overfit is not None:
+            blueprint = replace(blueprint, transforms=())
+        self.samples, self.device = Samples(blueprint), device or torch.device("cpu")
         self.batch, self.rank, self.world = batch, rank, world
         self.micro = _micro(batch, micro_batch, world)
         self.accumulate = batch // (self.micro * world)
-        self.seed = blueprint.seed
+        self.seed, self.overfit = blueprint.seed, overfit
         self.records: Sequence[Record] = self.samples.dataset.records
         if not self.records:
             raise UserError(
@@ -153,58 +66,60 @@ class TrainLoader:
         self._sampler_name = sampler.name
         self.sampler = build(sampler, records=self.records)
         self.length = len(self.sampler.order(self.seed, 0))
-        self.steps_per_epoch = self.length // batch
-        if self.steps_per_epoch == 0:
-            raise UserError(
-                f"train.batch is {batch}, but an epoch of sampler '{sampler.name}' has only {self.length} samples; "
-                f"set train.batch to at most {self.length}"
-            )
-        self.workers = _workers(workers)
-        self._keys = _MicroBatches(self)
-        start = None if self.workers == 0 or worker_start == "auto" else worker_start
-        self._loader: DataLoader = DataLoader(
-            self.samples,  # type: ignore[arg-type]
-            batch_sampler=self._keys,
-            collate_fn=_as_is,
-            num_workers=self.workers,
-            multiprocessing_context=start,
-            persistent_workers=self.workers > 0,
-            prefetch_factor=4 if self.workers else None,
-            worker_init_fn=_quiet_worker,
-            pin_memory=pin,
-        )
+        self.steps_per_epoch = _steps(self.length, batch, overfit, sampler.name)
+        self.workers, start = choose(workers, worker_start, transforms=bool(blueprint.transforms), quick=False)
+        pin = self.device.type == "cuda"
+        self._source = start_workers(self.samples, self.workers, start, prefetch, pin=pin)
 
     def order(self, epoch: int) -> list[int]:
         """The epoch's global order, checked."""
+        epoch = self._drawn(epoch)
         order = [int(i) for i in self.sampler.order(self.seed, epoch)]
         if len(order) != self.length or min(order) < 0 or max(order) >= len(self.records):
             raise UserError(
                 f"sampler '{self._sampler_name}' gave {len(order)} positions between {min(order)} and {max(order)} in "
                 f"epoch {epoch}; want {self.length} (as in epoch 0) between 0 and {len(self.records) - 1}"
             )
-        return order
+        return order if self.overfit is None else order[: self.overfit * self.batch]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
-        """The micro-batches of each step of an epoch, from its step `start` on."""
-        self._keys.epoch, self._keys.start = epoch, start
-        micro: list[Batch] = []
-        for batch in self._loader:
-            micro.append(batch)
-            if len(micro) == self.accumulate:
-                yield micro
-                micro = []
+        """The micro-batches of each step of an epoch, on the device, from its step `start` on."""
+        return feed(self._source.run(self._keys(epoch, start)), self.accumulate, self.device)
 
     def first(self) -> list[Batch]:
-        """The first step's micro-batches, loaded in this process: for the trial step."""
-        self._keys.epoch, self._keys.start = 0, 0
-        keys = iter(self._keys)
-        return [self.samples.__getitems__(next(keys)) for _ in range(self.accumulate)]
+        """The first step's micro-batches, loaded in this thread: for the trial step."""
+        keys = self._keys(0, 0)
+        return [self.samples.batch(next(keys)).to(self.device) for _ in range(self.accumulate)]
+
+    def memory(self) -> str:
+        """How much memory the batches that wait for their step take."""
+        return f"{self._source.ahead} micro-batches ahead"
+
+    def close(self) -> None:
+        """End the data workers."""
+        self._source.close()
+
+    def _drawn(self, epoch: int) -> int:
+        return epoch if self.overfit is None else 0
+
+    def _keys(self, epoch: int, start: int) -> Iterator[list[Key]]:
+        """This rank's keys, micro-batch by micro-batch."""
+        order, epoch = self.order(epoch), self._drawn(epoch)
+        share = self.batch // self.world
+        for step in range(start, self.steps_per_epoch):
+            # Contiguous blocks: striding by rank would turn an alternating order into all-tumour and no-tumour ranks.
+            first = step * self.batch + self.rank * share
+            keys = [(epoch, p, order[p]) for p in range(first, first + share)]
+            for i in range(0, share, self.micro):
+                yield keys[i : i + self.micro]
 
 
 def _micro(batch: int, micro_batch: int | None, world: int) -> int:
     if micro_batch is None:
         if batch % world:
-            raise UserError(f"train.batch {batch} is not divisible by {world} ranks; try {batch // world * world or world}")
+            raise UserError(
+                f"train.batch {batch} is not divisible by {world} ranks; try {batch // world * world or world}"
+            )
         return batch // world
     if batch % (micro_batch * world):
         raise UserError(
@@ -214,22 +129,18 @@ def _micro(batch: int, micro_batch: int | None, world: int) -> int:
     return micro_batch
 
 
-def _workers(wanted: int | str) -> int:
-    if isinstance(wanted, int):
-        return wanted
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(0, min(8, cores // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1))
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
-
-
-def _quiet_worker(_: int) -> None:
-    import cv2
-
-    # One thread a data process: OpenCV's pool in each of them would fight the training for the cores.
-    cv2.setNumThreads(0)
-    # A group of its own: Ctrl-C and torchrun's SIGTERM reach the whole group of the training, which finishes its step
-    # and then ends its workers; torch's watchdog ends them if it is killed.
-    os.setpgid(0, 0)
+def _steps(length: int, batch: int, overfit: int | None, sampler: str) -> int:
+    """Steps of an epoch."""
+    if length < batch:
+        raise UserError(
+            f"train.batch is {batch}, but an epoch of sampler '{sampler}' has only {length} samples; "
+            f"set train.batch to at most {length}"
+        )
+    if overfit is None:
+        return length // batch
+    if overfit > length // batch:
+        raise UserError(
+            f"train.overfit is {overfit}, but an epoch of sampler '{sampler}' has only {length // batch} batches; "
+            f"set train.overfit to at most {length // batch}"
+        )
+    return overfit

@@ -15,6 +15,7 @@ import h5py
 import hdf5plugin  # noqa: F401  (registers the filter)
 import numpy as np
 
+from core.data.chunks import Chunks
 from core.data.volume import Native, Volume
 from core.errors import UserError
 
@@ -119,17 +120,21 @@ class Store:
         """Structured array, one row a lesion: id, voxels, volume_ml, diameter_mm, contrast_hu, z_first, z_last."""
         return self._array(case, "lesions")[...]
 
-    def image(self, case: str, zs: Sequence[int] | None = None) -> np.ndarray:
-        """Int16 HU ``[n, Y, X]`` of the slices `zs`; None: all."""
-        return self._read(case, "image", zs)
+    def image(self, case: str, zs: Sequence[int] | None = None, out: np.ndarray | None = None) -> np.ndarray:
+        """Int16 HU ``[n, Y, X]`` of the slices `zs` (None: all), in `out` if it is given."""
+        return self._read(case, "image", zs, out)
 
-    def label(self, case: str, zs: Sequence[int] | None = None) -> np.ndarray:
-        """Uint8 labels ``[n, Y, X]`` of the slices `zs`; None: all."""
-        return self._read(case, "label", zs)
+    def label(self, case: str, zs: Sequence[int] | None = None, out: np.ndarray | None = None) -> np.ndarray:
+        """Uint8 labels ``[n, Y, X]`` of the slices `zs` (None: all), in `out` if it is given."""
+        return self._read(case, "label", zs, out)
 
     def lesion(self, case: str, zs: Sequence[int] | None = None) -> np.ndarray:
         """Int32 lesion ids ``[n, Y, X]`` of the slices `zs`; None: all."""
         return self._read(case, "lesion", zs).astype(np.int32)
+
+    def compression(self, case: str) -> str:
+        """How the case's arrays are stored: "bitshuffle-lz4" or "none"."""
+        return str(self._open(case).file.attrs["compression"])
 
     def volume(self, case: str) -> Volume:
         """The whole scan with its geometry and the way back to the file's own grid."""
@@ -191,21 +196,28 @@ class Store:
             data = opened.file[name]
             offset = data.id.get_offset() if data.ndim == 3 and data.chunks is None else None
             if offset is not None:
-                data = np.memmap(self.path(case), data.dtype, "r", offset, data.shape)
+                data = np.asarray(np.memmap(self.path(case), data.dtype, "r", offset, data.shape))
+            else:
+                data = Chunks.of(data) or data
             opened.arrays[name] = data
         return opened.arrays[name]
 
-    def _read(self, case: str, name: str, zs: Sequence[int] | None) -> np.ndarray:
+    def _read(self, case: str, name: str, zs: Sequence[int] | None, out: np.ndarray | None = None) -> np.ndarray:
         data = self._array(case, name)
         try:
-            if zs is None:
-                return np.array(data) if isinstance(data, np.memmap) else data[...]
-            out = np.empty((len(zs), *data.shape[1:]), data.dtype)
+            zs = range(data.shape[0]) if zs is None else zs
+            shape = (len(zs), *data.shape[1:])
+            if out is None:
+                out = np.empty(shape, data.dtype)
+            elif (out.shape, out.dtype) != (shape, data.dtype) or not out.flags.c_contiguous:
+                raise ValueError(f"case '{case}': `out` must be contiguous, {data.dtype} {shape}")
             for i, z in enumerate(zs):
                 if not 0 <= z < data.shape[0]:
                     raise IndexError(f"case '{case}' has slices 0 to {data.shape[0] - 1}, asked for {z}")
                 if i and z == zs[i - 1]:
                     out[i] = out[i - 1]
+                elif isinstance(data, Chunks):
+                    data.read(z, out[i])
                 else:
                     out[i] = data[z]
             return out

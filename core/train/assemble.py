@@ -20,8 +20,11 @@ from core.data.store import Store
 from core.errors import UserError
 from core.experiment import Experiment
 from core.infer.network import Network
+from core.settings import TrainSettings
+from core.train import ddp
 from core.train.hooks import Hooks
 from core.train.objective import Objective
+from core.train.recompute import checkpoint_activations
 from core.train.trainer import Trainer
 from core.train.validate import Validation
 from core.values import CLASSES
@@ -81,10 +84,20 @@ def assemble(
         world=dist.world(),
         workers=settings.workers,
         worker_start=settings.worker_start,
-        pin=device.type == "cuda",
+        prefetch=settings.prefetch,
+        device=device,
+        cache=experiment.dataset.keys.cache,
+        overfit=settings.overfit,
     )
     _one_shape(experiment, store, train)
     network = build_network(experiment, store, train, device)
+    if settings.sync_batchnorm:
+        network = ddp.sync_batchnorm(network, device)
+    if settings.activation_checkpointing and checkpoint_activations(network) == 0:
+        raise UserError(
+            f"train.activation_checkpointing: model '{experiment.model.name}' has no repeated blocks that could be "
+            f"computed again; leave it out"
+        )
     optimizer = build(experiment.optimizer, model=network)
     total = settings.epochs * data.steps_per_epoch
     total = total if settings.max_steps is None else min(total, settings.max_steps)
@@ -113,7 +126,7 @@ def assemble(
         schedule=schedule,
         data=data,
         augments=[build(p) for p in experiment.augment],
-        evaluate=validation if val else None,
+        evaluate=validation if val and settings.overfit is None else None,
         hooks=hooks,
         device=device,
         total_steps=total,
@@ -135,12 +148,15 @@ def build_network(experiment: Experiment, store: Store, cases: Sequence[str], de
     return network
 
 
-def deterministic(wanted: bool) -> None:
-    """Ask torch for deterministic algorithms; before anything runs on the GPU."""
-    if wanted:
+def set_backends(settings: TrainSettings) -> None:
+    """Tell torch how to choose its algorithms; before anything runs on the GPU."""
+    if settings.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
-        torch.backends.cudnn.benchmark = False
+    # Batches of one shape all along: worth trying which convolution is fastest, but the choice may differ each time.
+    torch.backends.cudnn.benchmark = not settings.deterministic
+    if settings.precision != "fp32":
+        torch.set_float32_matmul_precision("high")
 
 
 def summary(experiment: Experiment, trainer: Trainer, store: Store, parts: Mapping[str, Sequence[str]]) -> str:
@@ -163,7 +179,9 @@ def summary(experiment: Experiment, trainer: Trainer, store: Store, parts: Mappi
     rows.append(("batch", f"{settings.batch}{' = ' + split if split else ''}, {data.workers} data workers a rank"))
     layout = ", channels_last" if settings.channels_last else ""
     rows.append(("precision", f"{settings.precision}{layout} on {_device(trainer.device)}"))
-    if trainer.evaluate is None:
+    if settings.overfit is not None:
+        rows.append(("validation", f"none: the same {settings.overfit} batches again and again (train.overfit)"))
+    elif trainer.evaluate is None:
         rows.append(("validation", "none (the split has no val cases); the last checkpoint is the best"))
     else:
         early = settings.early_stop

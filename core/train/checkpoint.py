@@ -55,8 +55,7 @@ def save(run: Path, state: dict[str, Any], *, keep: int, best: bool) -> Path:
             f"{path}: the checkpoint could not be written: {error}; earlier ones are intact"
         ) from error
     for old in _steps(folder)[:-keep]:
-        if old != path:  # after falling back over a corrupt newer one
-            old.unlink(missing_ok=True)
+        old.unlink(missing_ok=True)
     return path
 
 
@@ -92,9 +91,14 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def newest(run: Path, say: Callable[[str], None] = warnings.warn) -> dict[str, Any] | None:
-    """The newest readable checkpoint of a run, or None if it has none."""
+    """The newest readable checkpoint of a run, or None if it has none.
+
+    Raises:
+        CheckpointError: if there are some, and none is readable.
+    """
     paths = _steps(run / FOLDER)
-    for path in reversed(paths):
+    best = run / FOLDER / "best.pt"
+    for path in [*reversed(paths), *([best] if best.is_file() else [])]:
         try:
             return load(path)
         except CheckpointError as error:
@@ -102,6 +106,18 @@ def newest(run: Path, say: Callable[[str], None] = warnings.warn) -> dict[str, A
     if paths:
         raise CheckpointError(f"{run / FOLDER}: no checkpoint is readable; delete the run to start again")
     return None
+
+
+def sweep(run: Path, step: int) -> None:
+    """Before going on from `step`: remove what a kill left half-written, and set aside what could not be read.
+
+    Nobody else may be reading or writing. Newer files stay as ``step_....pt.unreadable``.
+    """
+    for path in (run / FOLDER).glob("*.partial"):
+        path.unlink(missing_ok=True)
+    for path in _steps(run / FOLDER):
+        if int(path.stem.split("_")[1]) > step:
+            os.replace(path, path.with_name(f"{path.name}.unreadable"))
 
 
 def find(run: Path, name: str) -> Path:

@@ -8,9 +8,26 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from core import dist
 from core.contracts import Batch
+from core.errors import UserError
+from core.infer.network import Network
 from core.train.objective import Objective
 from core.train.precision import autocast
+
+
+def sync_batchnorm(network: Network, device: torch.device) -> Network:
+    """The network with BatchNorm over the micro-batch of all ranks; as it is on one process.
+
+    Raises:
+        UserError: on the CPU, for which torch has none.
+    """
+    if dist.world() == 1:
+        return network
+    if device.type != "cuda":
+        raise UserError("train.sync_batchnorm works on GPUs only; leave it out")
+    converted: Network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    return converted
 
 
 def wrap(
@@ -22,7 +39,6 @@ def wrap(
     trial pass over `batch` finds them; everything it changed is restored.
     """
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    batch = batch.to(device)
     with autocast(device, precision):
         logits = network(batch.image)
     objective(logits, batch.label, {"lesion": batch.lesion})[0].backward()

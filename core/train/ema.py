@@ -23,14 +23,25 @@ class EMA:
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
 
     @torch.no_grad()
-    def update(self, network: nn.Module, step: int) -> None:
-        """Follow the network after update number `step` (from 0); integer buffers are copied."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for mine, theirs in zip(self._tensors(self.network), self._tensors(network), strict=True):
-            if mine.is_floating_point():
-                mine.lerp_(theirs.to(mine.dtype), 1 - decay)
-            else:
-                mine.copy_(theirs)
+    def update(self, network: nn.Module, step: int, moved: torch.Tensor | None = None) -> None:
+        """Follow the network after update number `step` (from 0); integer buffers are copied.
+
+        Args:
+            moved: bool scalar on the device, false if the update was left out (fp16); None is true.
+        """
+        weight = 1 - min(self.decay, (1 + step) / (10 + step))
+        pairs = list(zip(self._tensors(self.network), self._tensors(network), strict=True))
+        mine, theirs = [m for m, _ in pairs if m.is_floating_point()], [t for m, t in pairs if m.is_floating_point()]
+        # All tensors in a few kernels; one by one, launching them would take longer than the arithmetic.
+        if moved is None:
+            torch._foreach_lerp_(mine, theirs, weight)
+        else:
+            change = torch._foreach_sub(theirs, mine)
+            torch._foreach_mul_(change, weight * moved.float())
+            torch._foreach_add_(mine, change)
+        for m, t in pairs:
+            if not m.is_floating_point():
+                m.copy_(t)
 
     @staticmethod
     def _tensors(network: nn.Module) -> list[torch.Tensor]:

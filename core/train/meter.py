@@ -30,12 +30,16 @@ class Meter:
     def reset(self) -> None:
         """Forget everything."""
         self._sum = torch.zeros(len(self.names) + 1, dtype=torch.float64, device=self.device)
+        self.reset_clock()
+
+    def reset_clock(self) -> None:
+        """Time counts from now."""
         self._images, self._waited, self._since = 0, 0.0, time.perf_counter()
 
-    def add(self, values: torch.Tensor) -> None:
-        """Add one step's values [N]."""
-        self._sum[:-1] += values
-        self._sum[-1] += 1
+    def add(self, values: torch.Tensor, counts: torch.Tensor) -> None:
+        """Add one step's values [N], if `counts` (bool scalar): a step that updated nothing is none."""
+        one = torch.ones_like(self._sum[:1])
+        self._sum += torch.where(counts, torch.cat([values, one]), 0.0)
 
     def count(self, images: int) -> None:
         """Count images of a step, over all ranks."""

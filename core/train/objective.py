@@ -40,6 +40,20 @@ class Objective:
                 loss.to(device)
         return self
 
+    def eval(self):
+        for *_, loss, _ in self.terms:
+            if isinstance(loss, torch.nn.Module): loss.eval()
+
+    def train(self):
+        for *_, loss, _ in self.terms:
+            if isinstance(loss, torch.nn.Module): loss.train()
+
+    def state_dict(self):
+        return {f"{i}.{k}": v for i, (*_, loss, _) in enumerate(self.terms) if isinstance(loss, torch.nn.Module) for k, v in loss.state_dict().items()}
+
+    def load_state_dict(self, state):
+        return None
+
     def __call__(
         self, logits: Any, target: torch.Tensor, extras: Mapping[str, torch.Tensor | None] | None = None
     ) -> tuple[torch.Tensor, torch.Tensor]:

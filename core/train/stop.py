@@ -8,10 +8,11 @@ from typing import Any
 
 
 class StopRequest:
-    """Inside this context SIGTERM and SIGINT only set `asked`; a second Ctrl-C interrupts at once."""
+    """Inside this context SIGTERM and SIGINT only set `asked` and `number`; a second Ctrl-C interrupts at once."""
 
     def __init__(self) -> None:
         self.asked = False
+        self.number: int | None = None
         self._old: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -27,4 +28,4 @@ class StopRequest:
             raise KeyboardInterrupt
         if number == signal.SIGINT:
             os.write(2, b"\nstopping after this step; Ctrl-C again stops at once and saves nothing\n")
-        self.asked = True
+        self.asked, self.number = True, number

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,28 @@ from torch import nn
 
 from core import dist
 from core.build import Plan, build
-from core.data.store import Store
-from core.infer.evaluate import evaluate_case, merge_tables, summarise
+from core.contracts import Example, Rows
+from core.data.store import CaseInfo, Store
+from core.infer.evaluate import evaluate_case, merge_tables, summarise, wants_probabilities
 from core.infer.geometry import Geometry
+from core.measure.pair import CasePair
 from core.train.objective import Objective
 from core.train.precision import autocast
 from core.train.trainer import Evaluation
+from core.values import CLASSES, LIVER, TUMOUR
+
+EXAMPLES = 4
+"""Cases of which a slice is kept to look at."""
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one case gives."""
+
+    case: str
+    loss: float
+    tables: dict[str, Rows]
+    example: Example | None
 
 
 class Validation:
@@ -49,24 +66,54 @@ class Validation:
         self.metrics = [build(plan) for plan in metrics]
         self.postprocess, self.objective = postprocess, objective
         self.device, self.precision = device, precision
+        self.shown = choose_slices(store, self.cases)
 
-    def __call__(self, network: nn.Module) -> Evaluation:
-        """Metrics ``val/...`` and one row a case and structure. A collective."""
+    def __call__(self, network: nn.Module, stop: Callable[[], bool] | None = None) -> Evaluation | None:
+        """Metrics ``val/...``, one row a case and structure and, on rank 0, slices to look at. A collective.
+
+        Args:
+            network: HU -> logits, in evaluation mode.
+            stop: asked before each case; where it says yes on any rank, there is no result (None on all ranks).
+        """
         inferer = build(self.inferer, network=network, geometry=self.geometry)
-        mine = []
+        mine, stopped = [], False
         for case in share_out(self.cases, [self.store.info(c).shape[0] for c in self.cases]):
+            stopped = stop is not None and stop()
+            if stopped:
+                break
             mine.append(self._case(case, inferer))
-        gathered = [part for rank in dist.gather(mine) for part in rank]
-        losses = {case: loss for case, loss, _ in gathered}
-        tables = merge_tables((tables for _, _, tables in gathered), order=self.cases)
+        # No collective before this one: ranks have different numbers of cases.
+        everyones = dist.gather((stopped, mine))
+        if any(stopped for stopped, _ in everyones):
+            return None
+        gathered: dict[str, _Part] = {part.case: part for _, parts in everyones for part in parts}
+        losses = {case: part.loss for case, part in gathered.items()}
+        tables = merge_tables((part.tables for part in gathered.values()), order=self.cases)
         # In the order of the cases, so that the sum does not depend on the number of ranks.
         metrics = {"val/loss": float(np.mean([losses[c] for c in self.cases]))}
         metrics.update(flatten(summarise(self.metrics, tables), "val"))
         rows = [{**row, "loss": losses[row["case"]]} for row in tables.get("cases", [])]
-        return Evaluation(metrics, rows)
+        examples = [gathered[case].example for case in self.shown] if dist.rank() == 0 else []
+        return Evaluation(metrics, rows, [example for example in examples if example is not None])
 
-    def _case(self, case: str, inferer: Any) -> tuple[str, float, dict[str, list]]:
-        reference, total, slices = self.store.label(case), 0.0, 0
+    def names(self) -> list[str]:
+        """Every metric that a validation of these cases can give; empty if a metric cannot measure a tiny volume.
+
+        A figure that a case gives depends on whether it has a tumour and a trusted spacing, so each such sort of case
+        is measured once, on a volume of a few voxels.
+        """
+        sorts: dict[Any, CaseInfo] = {}
+        for info in map(self.store.info, self.cases):
+            sorts.setdefault((info.tumour_voxels > 0, info.liver_voxels > 0, info.spacing_trusted), info)
+        try:
+            pairs = [_tiny(info, with_probabilities=wants_probabilities(self.postprocess)) for info in sorts.values()]
+            tables = merge_tables(metric.measure(pair) for pair in pairs for metric in self.metrics)
+            return ["val/loss", *flatten(summarise(self.metrics, tables), "val")]
+        except Exception:  # whatever a plugin's metric does with so small a volume: real ones will show
+            return []
+
+    def _case(self, case: str, inferer: Any) -> _Part:
+        volume, reference, total, slices = self.store.volume(case), self.store.label(case), 0.0, 0
 
         def on_logits(logits: torch.Tensor, block: tuple[slice, ...]) -> None:
             nonlocal total, slices
@@ -84,7 +131,7 @@ class Validation:
         with autocast(self.device, self.precision):
             result = evaluate_case(
                 case,
-                self.store.volume(case),
+                volume,
                 reference,
                 inferer=inferer,
                 postprocess=self.postprocess,
@@ -92,7 +139,45 @@ class Validation:
                 info=self.store.info(case),
                 on_logits=on_logits,
             )
-        return case, total / max(slices, 1), result.tables
+        example = None
+        if case in self.shown:
+            z = self.shown[case]
+            example = Example(case, z, volume.array[z].copy(), reference[z].copy(), result.labels[z].copy())
+        return _Part(case, total / max(slices, 1), result.tables, example)
+
+
+def choose_slices(store: Store, cases: Sequence[str], count: int = EXAMPLES) -> dict[str, int]:
+    """Up to `count` cases, those with a tumour first, and of each the slice with the most of it, else of the liver."""
+    bearing = [case for case in cases if store.info(case).tumour_voxels > 0]
+    chosen = [*bearing, *(case for case in cases if case not in bearing)][:count]
+    shown = {}
+    for case in chosen:
+        slices = store.slices(case)
+        size = slices["tumour_voxels"] if case in bearing else slices["liver_voxels"]
+        shown[case] = int(size.argmax())
+    return shown
+
+
+def _tiny(info: CaseInfo, *, with_probabilities: bool) -> CasePair:
+    """A pair of 12 x 16 x 16 voxels with what the case has, and a prediction that is partly right."""
+    reference = np.zeros((12, 16, 16), np.uint8)
+    if info.liver_voxels:
+        reference[2:10, 2:14, 2:14] = LIVER
+    if info.tumour_voxels:
+        reference[4:8, 4:9, 4:9] = TUMOUR
+    pred = np.roll(reference, 1, axis=-1)
+    pred[3:5, 11:13, 10:12] = TUMOUR
+    probabilities = np.stack([pred == k for k in range(CLASSES)]).astype(np.float16) if with_probabilities else None
+    image = np.where(reference > 0, 100, 0).astype(np.int16)
+    return CasePair(
+        info.case,
+        pred,
+        reference,
+        (1.0, 1.0, 1.0),
+        spacing_trusted=info.spacing_trusted,
+        image=image,
+        probabilities=probabilities,
+    )
 
 
 def share_out(cases: Sequence[str], sizes: Sequence[int]) -> list[str]:

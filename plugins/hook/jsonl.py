@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
+from core import rundir
 from core.contracts import RunState
 from registry import register
 
@@ -16,20 +16,17 @@ class Jsonl:
     """Writes ``metrics.jsonl`` in the run directory: one object a line, by step; no clock times, so runs can be diffed.
 
     Lines with ``train/...`` come every `train.log_every` steps, lines with ``val/...`` at each validation. Resuming
-    cuts the file back to the checkpoint's step.
+    cuts the file back to what the checkpoint knows of.
 
     Example: {name: jsonl}
     """
 
     def on_fit_start(self, state: RunState) -> None:
-        """Cut the file back to the step that training goes on from."""
+        """Cut the file back to the steps and the validations that training goes on from."""
         path = _file(state)
-        if not path.is_file():
-            return
-        kept = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) <= state.step]
-        partial = path.with_suffix(".partial")
-        partial.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        os.replace(partial, path)
+        if path.is_file():
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            rundir.write(path, "".join(f"{line}\n" for line in lines if _stays(line, state)))
 
     def on_step_end(self, state: RunState, metrics: dict[str, float]) -> None:
         """Write a row of training metrics, if there is one."""
@@ -50,8 +47,11 @@ def _append(state: RunState, metrics: dict[str, float]) -> None:
         file.write(json.dumps({"step": state.step, "epoch": state.epoch, **metrics}) + "\n")
 
 
-def _step(line: str) -> float:
+def _stays(line: str, state: RunState) -> bool:
     try:
-        return float(json.loads(line)["step"])
+        row = json.loads(line)
+        # A checkpoint is written before its step's validation too, which is then done again.
+        validation = any(name.startswith("val/") for name in row)
+        return float(row["step"]) <= (state.evaluated_step if validation else state.step)
     except (json.JSONDecodeError, KeyError, TypeError):
-        return float("inf")  # a line that a kill cut short
+        return False  # a line that a kill cut short

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from core.train.warmup import Warmup
 from registry import register
 
 
@@ -25,17 +26,12 @@ class Cosine:
     def __init__(
         self, total_steps: int, steps_per_epoch: int, *, warmup_epochs: float = 0.0, min_factor: float = 0.0
     ) -> None:
-        if not 0 <= warmup_epochs < float("inf"):
-            raise ValueError(f"warmup_epochs must not be negative, got {warmup_epochs}")
         if not 0 <= min_factor <= 1:
             raise ValueError(f"min_factor must be from 0 to 1, got {min_factor}")
-        self.total_steps = total_steps
-        self.warmup_steps = round(warmup_epochs * steps_per_epoch)
-        self.min_factor = min_factor
+        self.total_steps, self.min_factor = total_steps, min_factor
+        self.warmup = Warmup(warmup_epochs, steps_per_epoch)
 
     def __call__(self, step: int) -> float:
         """The factor of update number `step`."""
-        if step < self.warmup_steps:
-            return (step + 1) / (self.warmup_steps + 1)
-        progress = min((step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1), 1.0)
-        return self.min_factor + (1 - self.min_factor) * 0.5 * (1 + math.cos(math.pi * progress))
+        cosine = 0.5 * (1 + math.cos(math.pi * self.warmup.progress(step, self.total_steps)))
+        return self.warmup(step) * (self.min_factor + (1 - self.min_factor) * cosine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from core.train.warmup import Warmup
 from registry import register
 
 
@@ -25,15 +26,9 @@ class Poly:
     ) -> None:
         if not 0 < power < float("inf"):
             raise ValueError(f"power must be greater than 0, got {power}")
-        if not 0 <= warmup_epochs < float("inf"):
-            raise ValueError(f"warmup_epochs must not be negative, got {warmup_epochs}")
-        self.total_steps = total_steps
-        self.warmup_steps = round(warmup_epochs * steps_per_epoch)
-        self.power = power
+        self.total_steps, self.power = total_steps, power
+        self.warmup = Warmup(warmup_epochs, steps_per_epoch)
 
     def __call__(self, step: int) -> float:
         """The factor of update number `step`."""
-        if step < self.warmup_steps:
-            return (step + 1) / (self.warmup_steps + 1)
-        progress = min((step - self.warmup_steps) / max(self.total_steps - self.warmup_steps, 1), 1.0)
-        return float((1 - progress) ** self.power)
+        return float(self.warmup(step) * (1 - self.warmup.progress(step, self.total_steps)) ** self.power)

@@ -41,9 +41,8 @@ class Flip:
         axes = tuple(a for a in self.axes if rng.random() < self.p)
         if not axes:
             return sample
-        image, label, lesion = (
-            np.ascontiguousarray(np.flip(a, axes)) for a in (sample.image, sample.label, sample.lesion)
-        )
+        image, label = (np.ascontiguousarray(np.flip(a, axes)) for a in (sample.image, sample.label))
+        lesion = None if sample.lesion is None else np.ascontiguousarray(np.flip(sample.lesion, axes))
         return dataclasses.replace(sample, image=image, label=label, lesion=lesion)
 
 
@@ -149,15 +148,20 @@ def _apply(transform: Any, sample: Sample, rng: np.random.Generator) -> Sample:
         raise ValueError(f"this transform works on slices [C, H, W], got an image of shape {sample.image.shape}")
     transform = copy.copy(transform)  # its random state is its own, whatever other threads do
     transform.set_random_seed(int(rng.integers(2**31)))
-    # OpenCV knows no int32; lesion ids are stored as uint16.
-    masks = np.stack([sample.label, sample.lesion], axis=-1, dtype=np.uint16, casting="unsafe")
-    moved = transform(image=np.ascontiguousarray(sample.image.transpose(1, 2, 0)), mask=masks)
+    mask = sample.label
+    if sample.lesion is not None:
+        # OpenCV knows no int32; lesion ids are stored as uint16.
+        mask = np.stack([sample.label, sample.lesion], axis=-1, dtype=np.uint16, casting="unsafe")
+    moved = transform(image=np.ascontiguousarray(sample.image.transpose(1, 2, 0)), mask=mask)
     image = moved["image"].reshape(*moved["image"].shape[:2], -1).transpose(2, 0, 1)
+    label, lesion = moved["mask"], None
+    if sample.lesion is not None:
+        label, lesion = label[..., 0], np.ascontiguousarray(label[..., 1]).astype(sample.lesion.dtype)
     return dataclasses.replace(
         sample,
         image=np.ascontiguousarray(image),
-        label=np.ascontiguousarray(moved["mask"][..., 0]).astype(sample.label.dtype),
-        lesion=np.ascontiguousarray(moved["mask"][..., 1]).astype(sample.lesion.dtype),
+        label=np.ascontiguousarray(label).astype(sample.label.dtype, copy=False),
+        lesion=lesion,
     )
 
 

@@ -69,6 +69,7 @@ def runtime(request):
             return request.getfixturevalue("store").cases
         simple = {
             "geometry": Geometry(channels=3),
+            "lesions": True,
             "in_channels": 3,
             "classes": CLASSES,
             "total_steps": 50,

@@ -14,7 +14,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[3]
 
 PLUGIN = '''
-import os, signal
+import functools, io, itertools, os, resource, signal, time
 from pathlib import Path
 import torch
 from torch import nn
@@ -51,6 +51,77 @@ class SignalAt:
             (os.killpg if self.group else os.kill)(os.getpid(), self.number)
 
 
+@register("hook", "kill_at")
+class KillAt:
+    """SIGKILL in the middle of a validation, or of a checkpoint's file. Example: {name: kill_at, saving: 4}"""
+
+    def __init__(self, *, validating: int = 0, saving: int = 0) -> None:
+        self.validating, self.validations = validating, 0
+        if saving:
+            torch.save = functools.partial(self.save, torch.save, itertools.count(1), saving)
+
+    @staticmethod
+    def save(save, counter, last, state, file):
+        if next(counter) < last:
+            return save(state, file)
+        whole = io.BytesIO()
+        save(state, whole)
+        file.write(whole.getvalue()[: len(whole.getvalue()) // 2])
+        file.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def on_eval_start(self, state):
+        self.validations += 1
+        if self.validations == self.validating:
+            from core.train import validate
+
+            evaluate = validate.evaluate_case
+
+            def last(*args, **options):
+                evaluate(*args, **options)
+                os.kill(os.getpid(), signal.SIGKILL)
+
+            validate.evaluate_case = last
+
+
+@register("hook", "small_disk")
+class SmallDisk:
+    """From a step on no file can grow beyond so many bytes. Example: {name: small_disk, step: 5, bytes: 10000}"""
+
+    def __init__(self, *, step: int, bytes: int) -> None:
+        self.step, self.bytes = step, bytes
+
+    def on_step_end(self, state, metrics):
+        if state.step == self.step:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.bytes, self.bytes))
+
+
+@register("hook", "list_saved")
+class ListSaved:
+    """Writes which checkpoints there are after each was saved. Example: {name: list_saved}"""
+
+    def on_saved(self, state, path):
+        names = sorted(p.name for p in path.parent.iterdir() if p.name.startswith("step_"))
+        with open(state.run / "saved.txt", "a") as file:
+            file.write(" ".join(names) + "\\n")
+
+
+@register("transform", "die_at")
+class DieAt:
+    """SIGKILL at one call on one rank, if torchrun will start it again. Example: {name: die_at, rank: 1, call: 9}"""
+
+    def __init__(self, *, rank: int, call: int) -> None:
+        names = ("RANK", "TORCHELASTIC_RESTART_COUNT", "TORCHELASTIC_MAX_RESTARTS")
+        mine, done, planned = (int(os.environ[name]) for name in names)
+        self.mine, self.call, self.calls = mine == rank and done < planned, call, 0
+
+    def __call__(self, sample, rng):
+        self.calls += 1
+        if self.mine and self.calls == self.call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return sample
+
+
 @register("transform", "write_draws")
 class WriteDraws:
     """Writes which sample was loaded and what its generator draws. Example: {name: write_draws, folder: draws}"""
@@ -62,6 +133,20 @@ class WriteDraws:
         self.folder.mkdir(exist_ok=True)
         with open(self.folder / f"{os.environ.get('RANK', '0')}_{os.getpid()}.txt", "a") as file:
             file.write(f"{sample.index} {rng.integers(1 << 30)}\\n")
+        return sample
+
+
+@register("transform", "sleep_at")
+class SleepAt:
+    """Sleeps for an hour at one call on one rank. Example: {name: sleep_at, rank: 1, call: 9}"""
+
+    def __init__(self, *, rank: int, call: int) -> None:
+        self.mine, self.call, self.calls = int(os.environ.get("RANK", 0)) == rank, call, 0
+
+    def __call__(self, sample, rng):
+        self.calls += 1
+        if self.mine and self.calls == self.call:
+            time.sleep(3600)
         return sample
 
 
@@ -123,15 +208,19 @@ def write_scans(folder: Path, count: int = 8) -> None:
         nib.save(nib.Nifti1Image(label, affine), folder / f"segmentation-{100 + number}.nii")
 
 
-def experiment(folder: Path, **sections: object) -> Path:
-    """Write the scans, the plugin file and an experiment; returns its path. The store is `folder`/store."""
-    if not (folder / "scans").is_dir():
-        write_scans(folder / "scans")
+def experiment(folder: Path, *, shared: Path | None = None, **sections: object) -> Path:
+    """Write the scans, the plugin file and an experiment; returns its path.
+
+    Scans and store are in `folder`, or in another that several experiments share.
+    """
+    data = shared or folder
+    if not (data / "scans").is_dir():
+        write_scans(data / "scans")
     (folder / "small.py").write_text(PLUGIN)
     text = {
         "plugins": ["small.py"],
-        "source": {"name": "lits", "root": str(folder / "scans")},
-        "store": str(folder / "store"),
+        "source": {"name": "lits", "root": str(data / "scans")},
+        "store": str(data / "store"),
         "run": str(folder / "run"),
         "split": {"name": "stratified", "test": 0.25, "val": 0.25, "seed": 0},
         "dataset": {"name": "slices", "channels": 3},
@@ -183,15 +272,29 @@ def metric_rows(run: Path) -> list[dict]:
 
 
 def assert_same_run(first: Path, second: Path) -> None:
-    """Weights, averaged weights, optimizer, best and metric rows are equal to the bit."""
+    """All that training ends in is equal to the bit: the last checkpoint, the best one, the metric rows."""
     a, b = last(first), last(second)
-    assert a["step"] == b["step"]
-    for part in ("network", "ema"):
-        assert (a[part] is None) == (b[part] is None)
-        for key in a[part] or {}:
-            assert torch.equal(a[part][key], b[part][key]), f"{part}.{key}"
-    for key, state in a["optimizer"]["state"].items():
-        for name, value in state.items():
-            assert torch.equal(torch.as_tensor(value), torch.as_tensor(b["optimizer"]["state"][key][name])), (key, name)
-    assert a["best"] == b["best"]
+    for part in ("step", "evaluated_step", "network", "ema", "objective", "optimizer", "scaler", "schedule", "best"):
+        assert_same(a[part], b[part], part)
+    best_a, best_b = (torch.load(run / "checkpoints" / "best.pt", weights_only=True) for run in (first, second))
+    for part in ("step", "network", "ema"):
+        assert_same(best_a[part], best_b[part], f"best.pt: {part}")
     assert metric_rows(first) == metric_rows(second)
+
+
+def assert_same(a: object, b: object, path: str) -> None:
+    """Two nested states are equal to the bit."""
+    assert type(a) is type(b), path
+    if isinstance(a, dict):
+        assert list(a) == list(b), path
+        for key in a:
+            assert_same(a[key], b[key], f"{path}.{key}")
+    elif isinstance(a, list):
+        assert len(a) == len(b), path
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{path}[{i}]")
+    elif isinstance(a, torch.Tensor):
+        assert a.dtype == b.dtype, path
+        assert torch.equal(a, b), path
+    else:
+        assert a == b, path

@@ -1,0 +1,206 @@
+"""Who makes the micro-batches: this thread, threads of this process, or processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader
+
+from core.contracts import Batch
+from core.data.samples import Empty, Key, Samples, pinned_memory, plain_memory
+from core.errors import UserError
+from core.parallel import cpus
+
+
+class Workers(Protocol):
+    """Turns lists of keys into micro-batches, in the same order."""
+
+    ahead: int
+    """Micro-batches that may be ready before they are asked for."""
+
+    def run(self, keys: Iterable[list[Key]]) -> Iterator[Batch]:
+        """The micro-batches; closing the iterator stops what is under way."""
+        ...
+
+    def close(self) -> None:
+        """End threads or processes."""
+        ...
+
+
+def choose(workers: int | str, start: str, *, transforms: bool, quick: bool) -> tuple[int, str]:
+    """How many data workers of which kind: the measured default behind "auto".
+
+    Args:
+        workers: as set: a number or "auto".
+        start: as set: a way to start them or "auto".
+        transforms: whether every sample is transformed on the CPU.
+        quick: whether samples are read as they lie: kept in memory, or from an uncompressed store.
+
+    Returns:
+        A number (0 loads in place) and "thread", "fork", "spawn" or "forkserver".
+    """
+    share = max(0, min(8, cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1))
+    light = quick and not transforms
+    if start == "auto":
+        # Copying between processes costs more than reading such samples; transforms are Python, which threads share.
+        process = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
+        start = "thread" if light else process
+    if isinstance(workers, int):
+        return workers, start
+    return (min(2, share) if light else share), start
+
+
+def start_workers(samples: Samples, workers: int, start: str, prefetch: int, *, pin: bool) -> Workers:
+    """Workers as chosen; each keeps `prefetch` micro-batches ready, in page-locked memory if `pin`."""
+    if workers == 0:
+        return Here(samples, pin=pin)
+    if start == "thread":
+        return Threads(samples, workers, prefetch, pin=pin)
+    return Processes(samples, workers, start, prefetch, pin=pin)
+
+
+class Here:
+    """Micro-batches are made when they are asked for."""
+
+    ahead = 0
+
+    def __init__(self, samples: Samples, *, pin: bool) -> None:
+        self.samples, self.memory = samples, pinned_memory if pin else plain_memory
+
+    def run(self, keys: Iterable[list[Key]]) -> Iterator[Batch]:
+        """The micro-batches, one by one."""
+        for micro in keys:
+            yield self.samples.batch(micro, self.memory)
+
+    def close(self) -> None:
+        """Nothing runs."""
+
+
+class Threads:
+    """Threads of this process, each with samples of its own."""
+
+    def __init__(self, samples: Samples, workers: int, prefetch: int, *, pin: bool) -> None:
+        self.ahead = workers * prefetch
+        self.memory: Empty = pinned_memory if pin else plain_memory
+        self.workers = workers
+        self._free: queue.SimpleQueue[Samples] = queue.SimpleQueue()
+        for _ in range(workers):
+            self._free.put(samples.twin())
+        self._pool: ThreadPoolExecutor | None = None
+
+    def run(self, keys: Iterable[list[Key]]) -> Iterator[Batch]:
+        """The micro-batches; an error is raised here, when its turn comes, with the thread's traceback."""
+        self.close()
+        pool = self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="hepar-data")
+        flying: deque[Future[Batch]] = deque()
+        try:
+            for micro in keys:
+                flying.append(pool.submit(self._load, micro))
+                if len(flying) >= self.ahead:
+                    yield flying.popleft().result()
+            while flying:
+                yield flying.popleft().result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def close(self) -> None:
+        """End the threads: at most the micro-batches that they are at are waited for."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def _load(self, micro: list[Key]) -> Batch:
+        samples = self._free.get()
+        try:
+            return samples.batch(micro, self.memory)
+        finally:
+            self._free.put(samples)
+
+
+class Processes:
+    """Processes of torch's loader, kept from epoch to epoch."""
+
+    def __init__(self, samples: Samples, workers: int, start: str, prefetch: int, *, pin: bool) -> None:
+        self.ahead = workers * prefetch
+        self._keys = _Keys()
+        self._loader: DataLoader[Any] | None = DataLoader(
+            _InProcess(samples),  # type: ignore[arg-type]
+            batch_sampler=self._keys,
+            collate_fn=_as_is,
+            num_workers=workers,
+            multiprocessing_context=start,
+            persistent_workers=True,
+            prefetch_factor=prefetch,
+            worker_init_fn=_settle_worker,
+            pin_memory=pin,
+        )
+
+    def run(self, keys: Iterable[list[Key]]) -> Iterator[Batch]:
+        """The micro-batches; a worker's UserError is raised as itself, any other error with the worker's traceback."""
+        assert self._loader is not None, "these workers were closed"
+        self._keys.keys = keys
+        for batch in self._loader:
+            if isinstance(batch, _Refusal):
+                raise UserError(batch.text)
+            yield batch
+
+    def close(self) -> None:
+        """End the processes."""
+        self._loader = None  # torch ends them with the last reference
+
+
+class _Keys:
+    """What torch's loader walks over, anew each epoch."""
+
+    keys: Iterable[list[Key]] = ()
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        return iter(self.keys)
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    text: str
+
+
+class _InProcess:
+    """The samples, as torch's loader asks for them in a worker process."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __getitems__(self, keys: Sequence[Key]) -> Batch | _Refusal:
+        try:
+            return self.samples.batch(keys, _shared_memory)
+        except UserError as error:
+            # Raised here it would reach the user wrapped in a traceback of torch's.
+            return _Refusal(str(error))
+
+
+def _shared_memory(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    # As torch's own collate does: memory that the other process sees, so that the batch is not copied once more.
+    count = torch.Size(shape).numel()
+    storage = torch.UntypedStorage._new_shared(count * dtype.itemsize, device="cpu")
+    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)  # type: ignore[call-overload]
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+def _settle_worker(_: int) -> None:
+    import cv2
+
+    # One thread a data process: OpenCV's pool in each of them would fight the training for the cores.
+    cv2.setNumThreads(0)
+    # A group of its own: Ctrl-C and torchrun's SIGTERM reach the whole group of the training, which finishes its step
+    # and then ends its workers; torch's watchdog ends them if it is killed.
+    os.setpgid(0, 0)
