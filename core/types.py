@@ -76,7 +76,7 @@ class Batch:
     """One micro-batch of one rank.
 
     Attributes:
-        image: int16 HU ``[B, C, *S]``.
+        image: int16 HU ``[B, C, *S]``, float32 HU after an augment.
         label: uint8 ``[B, *S]``.
         lesion: int32 ``[B, *S]``, or None if no loss asks for it.
         indices: positions in the data set's `records`.

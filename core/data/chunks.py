@@ -24,16 +24,17 @@ _HEADER = 12
 class Chunks:
     """An open array whose chunks are single slices, packed with bitshuffle and LZ4."""
 
-    def __init__(self, data: h5py.Dataset, file: int, unpack: Any, places: dict[int, tuple[int, int]]) -> None:
+    def __init__(self, data: h5py.Dataset, file: int, places: dict[int, tuple[int, int]]) -> None:
         self.shape, self.dtype = data.shape, data.dtype
-        self._file, self._unpack, self._places = file, unpack, places
+        self._file, self._places = file, places
         self._count = int(np.prod(self.shape[1:]))
 
     @classmethod
     def of(cls, data: h5py.Dataset) -> Chunks | None:
         """The array's chunks, or None if only HDF5 can read it (another layout or filter, no library to unpack)."""
-        unpack = _unpacker()
-        if unpack is None or data.ndim != 3 or data.chunks != (1, *data.shape[1:]) or not data.dtype.isnative:
+        if _library() is None or not hasattr(os, "pread"):
+            return None
+        if data.ndim != 3 or data.chunks != (1, *data.shape[1:]) or not data.dtype.isnative:
             return None
         made = data.id.get_create_plist()
         if made.get_nfilters() != 1 or not hasattr(data.id, "chunk_iter"):
@@ -42,17 +43,13 @@ class Chunks:
         if code != _BITSHUFFLE or len(values) < 5 or values[4] != _LZ4:
             return None
         places: dict[int, tuple[int, int]] = {}
-        unfiltered = []
 
         def note(chunk: Any) -> None:
-            places[chunk.chunk_offset[0]] = (chunk.byte_offset, chunk.size)
-            if chunk.filter_mask:
-                unfiltered.append(chunk)
+            if chunk.filter_mask == 0:  # else it was stored as it is
+                places[chunk.chunk_offset[0]] = (chunk.byte_offset, chunk.size)
 
         data.id.chunk_iter(note)
-        if unfiltered or len(places) != data.shape[0]:
-            return None
-        return cls(data, data.file.id.get_vfd_handle(), unpack, places)
+        return cls(data, data.file.id.get_vfd_handle(), places) if len(places) == data.shape[0] else None
 
     def read(self, z: int, out: np.ndarray) -> None:
         """Write slice `z` into `out` ``[Y, X]``, contiguous and of this array's dtype.
@@ -66,20 +63,56 @@ class Chunks:
         width = self.dtype.itemsize
         if len(packed) != size or whole != self._count * width:
             raise OSError(f"chunk {z} is not whole")
-        used = self._unpack(packed[_HEADER:], out.ctypes.data, self._count, width, block // width)
-        if used != size - _HEADER:
-            raise OSError(f"chunk {z} cannot be unpacked")
+        spans = [(_HEADER, size, 0, self._count)]
+        if self.dtype.kind == "u":  # labels and lesions are mostly 0, and finding where is quicker than unpacking it
+            out.fill(0)
+            spans = _not_zero(packed, self._count, width, block // width)
+        for start, end, first, count in spans:
+            used = _library().bshuf_decompress_lz4(
+                packed[start:end], out.ctypes.data + first * width, count, width, block // width
+            )
+            if used != end - start:
+                raise OSError(f"chunk {z} cannot be unpacked")
+
+
+def _not_zero(packed: bytes, count: int, width: int, block: int) -> list[tuple[int, int, int, int]]:
+    """Runs of blocks that do not unpack to zeros: their bytes from, to, the first element, how many elements."""
+    zero = _zero_block(width, block)
+    spans, at, start, first = [], _HEADER, _HEADER, 0
+    for number in range(count // block):
+        if packed.startswith(zero, at):
+            if at > start:
+                spans.append((start, at, first, number * block - first))
+            at += len(zero)
+            start, first = at, (number + 1) * block
+        else:
+            at += 4 + int.from_bytes(packed[at : at + 4], "big")
+    if at > len(packed):
+        raise OSError("a block reaches past its chunk")
+    if first < count:
+        spans.append((start, len(packed), first, count - first))
+    return spans
 
 
 @cache
-def _unpacker() -> Any:
-    # bshuf_decompress_lz4(in, out, elements, bytes of one, elements of a block) -> bytes used
+def _zero_block(width: int, block: int) -> bytes:
+    """A block of zeros as it lies in a chunk, its size in front; one that another LZ4 wrote is unpacked like any."""
+    packed = ctypes.create_string_buffer(2 * width * block + 64)
+    size = _library().bshuf_compress_lz4(bytes(width * block), packed, block, width, block)
+    return packed.raw[:size]
+
+
+@cache
+def _library() -> Any:
+    """hdf5plugin's library with the filter's functions, or None if it was built in another way."""
     for path in Path(hdf5plugin.PLUGIN_PATH).glob("libh5bshuf.*"):
         try:
-            function = ctypes.CDLL(str(path)).bshuf_decompress_lz4
+            library = ctypes.CDLL(str(path))
+            functions = library.bshuf_compress_lz4, library.bshuf_decompress_lz4
         except (OSError, AttributeError):
-            continue  # built in another way: HDF5 itself still reads the chunks
-        function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t]
-        function.restype = ctypes.c_int64
-        return function
+            continue
+        for function in functions:  # (in, out, elements, bytes of one, elements of a block) -> bytes of what is packed
+            function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_size_t]
+            function.restype = ctypes.c_int64
+        return library
     return None

@@ -6,10 +6,10 @@ import multiprocessing
 import os
 import queue
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch.utils.data import DataLoader
@@ -18,6 +18,9 @@ from core.contracts import Batch
 from core.data.samples import Empty, Key, Samples, pinned_memory, plain_memory
 from core.errors import UserError
 from core.parallel import cpus
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
 
 
 class Workers(Protocol):
@@ -85,44 +88,53 @@ class Here:
 
 
 class Threads:
-    """Threads of this process, each with samples of its own."""
+    """Threads of this process; they end with each epoch."""
 
     def __init__(self, samples: Samples, workers: int, prefetch: int, *, pin: bool) -> None:
-        self.ahead = workers * prefetch
+        self.ahead, self.workers = workers * prefetch, workers
         self.memory: Empty = pinned_memory if pin else plain_memory
-        self.workers = workers
-        self._free: queue.SimpleQueue[Samples] = queue.SimpleQueue()
-        for _ in range(workers):
-            self._free.put(samples.twin())
-        self._pool: ThreadPoolExecutor | None = None
+        self._twins = [samples.twin() for _ in range(workers)]
+        self._running: Generator[Batch, None, None] | None = None
 
     def run(self, keys: Iterable[list[Key]]) -> Iterator[Batch]:
         """The micro-batches; an error is raised here, when its turn comes, with the thread's traceback."""
         self.close()
-        pool = self._pool = ThreadPoolExecutor(self.workers, thread_name_prefix="hepar-data")
-        flying: deque[Future[Batch]] = deque()
-        try:
-            for micro in keys:
-                flying.append(pool.submit(self._load, micro))
-                if len(flying) >= self.ahead:
-                    yield flying.popleft().result()
-            while flying:
-                yield flying.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+        self._running = in_threads(self._twins, lambda s, micro: s.batch(micro, self.memory), keys, self.ahead)
+        return self._running
 
     def close(self) -> None:
         """End the threads: at most the micro-batches that they are at are waited for."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+        if self._running is not None:
+            self._running.close()
+            self._running = None
 
-    def _load(self, micro: list[Key]) -> Batch:
-        samples = self._free.get()
+
+def in_threads(
+    twins: Sequence[Samples], function: Callable[[Samples, _Item], _Result], items: Iterable[_Item], ahead: int
+) -> Generator[_Result, None, None]:
+    """``function(samples, item)`` of each item, in order, at most `ahead` at a time; a thread for each of `twins`."""
+    free: queue.SimpleQueue[Samples] = queue.SimpleQueue()
+    for samples in twins:
+        free.put(samples)
+
+    def call(item: _Item) -> _Result:
+        samples = free.get()
         try:
-            return samples.batch(micro, self.memory)
+            return function(samples, item)
         finally:
-            self._free.put(samples)
+            free.put(samples)
+
+    pool = ThreadPoolExecutor(len(twins), thread_name_prefix="hepar-data", initializer=_one_opencv_thread)
+    flying: deque[Future[_Result]] = deque()
+    try:
+        for item in items:
+            flying.append(pool.submit(call, item))
+            if len(flying) >= ahead:
+                yield flying.popleft().result()
+        while flying:
+            yield flying.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 class Processes:
@@ -147,10 +159,18 @@ class Processes:
         """The micro-batches; a worker's UserError is raised as itself, any other error with the worker's traceback."""
         assert self._loader is not None, "these workers were closed"
         self._keys.keys = keys
-        for batch in self._loader:
-            if isinstance(batch, _Refusal):
-                raise UserError(batch.text)
-            yield batch
+        try:
+            for batch in self._loader:
+                if isinstance(batch, _Refusal):
+                    raise UserError(batch.text)
+                yield batch
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker (pid"):
+                raise
+            raise UserError(
+                f"{str(error).splitlines()[0].strip()} Most likely memory ran out: try a smaller train.prefetch, fewer "
+                f"train.workers, or train.worker_start=thread"
+            ) from error
 
     def close(self) -> None:
         """End the processes."""
@@ -196,11 +216,15 @@ def _as_is(batch: Any) -> Any:
     return batch
 
 
-def _settle_worker(_: int) -> None:
+def _one_opencv_thread() -> None:
     import cv2
 
-    # One thread a data process: OpenCV's pool in each of them would fight the training for the cores.
+    # OpenCV's pool in each data worker would fight the training for the cores.
     cv2.setNumThreads(0)
+
+
+def _settle_worker(_: int) -> None:
+    _one_opencv_thread()
     # A group of its own: Ctrl-C and torchrun's SIGTERM reach the whole group of the training, which finishes its step
     # and then ends its workers; torch's watchdog ends them if it is killed.
     os.setpgid(0, 0)

@@ -8,7 +8,6 @@ from core.contracts import Example
 from core.report.figures import PREDICTION, REFERENCE, WINDOW_HU
 from core.values import BACKGROUND, TUMOUR
 
-BODY_HU = -300
 MARGIN = 4
 FILL = 0.4
 
@@ -16,8 +15,8 @@ FILL = 0.4
 def side_by_side(example: Example) -> np.ndarray:
     """uint8 RGB ``[H, 3 W, 3]``: the CT, the CT with the reference, the CT with the prediction.
 
-    Outlines of liver and tumour in the report's colours, the tumour filled. Cropped to the body, which depends on the
-    scan alone, so that the pictures of one slice lie exactly over one another from validation to validation.
+    Outlines of liver and tumour in the report's colours, the tumour filled. Cropped to what is not black, which depends
+    on the scan alone, so that the pictures of one slice lie exactly over one another from validation to validation.
     """
     box = _body(example.image, example.reference)
     low, high = WINDOW_HU
@@ -43,7 +42,7 @@ def _outline(mask: np.ndarray) -> np.ndarray:
 
 
 def _body(image: np.ndarray, reference: np.ndarray) -> tuple[slice, slice]:
-    shown = (image > BODY_HU) | (reference != BACKGROUND)
+    shown = (image > WINDOW_HU[0]) | (reference != BACKGROUND)
     if not shown.any():
         return slice(None), slice(None)
     out = []

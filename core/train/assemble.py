@@ -125,7 +125,7 @@ def assemble(
         optimizer=optimizer,
         schedule=schedule,
         data=data,
-        augments=[build(p) for p in experiment.augment],
+        augments=[build(p) for p in experiment.augment] if settings.overfit is None else [],
         evaluate=validation if val and settings.overfit is None else None,
         hooks=hooks,
         device=device,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -13,13 +12,13 @@ from torch.utils.checkpoint import checkpoint
 def checkpoint_activations(network: nn.Module) -> int:
     """Let the repeated blocks of a network keep their inputs alone (Chen et al. 2016, arXiv:1604.06174); in place.
 
-    Loss, gradients, dropout and running statistics stay the same to the bit (under torch.compile as exact as that
-    is); a step does at most one more forward pass of arithmetic. The network's structure, the names in its state
-    dict, copying and pickling stay as they are; without gradients nothing is different.
+    Loss, gradients, dropout and running statistics stay the same, in eager mode to the bit; a step costs at most one
+    more forward pass. Structure, names in the state dict, copying and pickling stay as they are, and without gradients
+    nothing is different.
 
     A block is a child of ``nn.Sequential``, of ``nn.ModuleList`` or of a module whose children are all of one class;
-    it has children of its own and weights, and less than half of the network's parameters. Of blocks inside blocks
-    the outermost count, but a plain ``nn.Sequential`` of blocks is looked into.
+    it has children and weights, but less than half of the network's parameters. Of blocks inside blocks the outermost
+    counts; a plain ``nn.Sequential`` of blocks is no block itself.
 
     Returns:
         How many blocks there are; with 0 nothing is saved.
@@ -27,53 +26,77 @@ def checkpoint_activations(network: nn.Module) -> int:
     blocks = _blocks(network)
     for block in blocks:
         if "forward" not in vars(block):
-            block.forward = _Recomputed(block)
+            block.forward = _Forward(block)
     return len(blocks)
 
 
-class _Recomputed:
-    """A block's forward. It refers to the block as an attribute, so that a copy of the block gets a copy of this."""
+class _Forward:
+    """A block's forward. The block is an attribute, so that a copy of the block gets a copy of this with it."""
 
     def __init__(self, block: nn.Module) -> None:
         self.block = block
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        forward = functools.partial(type(self.block).forward, self.block, **kwargs)
         if not torch.is_grad_enabled():
-            return forward(*args)
-        if torch.compiler.is_compiling():  # the compiler sees to it that buffers are changed once
-            return checkpoint(forward, *args, use_reentrant=False)
-        # A caller may add to a list after the call (DenseNet does).
+            return type(self.block).forward(self.block, *args, **kwargs)
+        # A caller may add to a list after the call, as DenseNet does.
         args = tuple(list(a) if isinstance(a, list) else a for a in args)
-        return checkpoint(forward, *args, use_reentrant=False, context_fn=functools.partial(_contexts, self.block))
+        return checkpoint(_Pass(self.block, kwargs), *args, use_reentrant=False)
 
 
-def _contexts(block: nn.Module) -> tuple[_Buffers, _Buffers]:
-    before = _Buffers(block)
-    return before, before
+class _Pass:
+    """One forward pass of a block, and the same again in the backward pass, from and to its own copies of buffers.
 
+    Else BatchNorm would count a batch twice, and a spectral norm would go on from where the forward pass left it.
+    """
 
-class _Buffers:
-    pass
+    def __init__(self, block: nn.Module, kwargs: dict[str, Any]) -> None:
+        self.block, self.kwargs = block, kwargs
+        self.before: list[tuple[nn.Module, str, torch.Tensor]] | None = None
+
+    def __call__(self, *args: Any) -> Any:
+        if torch.compiler.is_compiling():  # the compiler itself sees to it that buffers change once
+            return type(self.block).forward(self.block, *args, **self.kwargs)
+        if self.before is None:
+            self.before = [
+                (module, name, buffer.clone())
+                for module in self.block.modules()
+                for name, buffer in module._buffers.items()
+                if buffer is not None
+            ]
+            return type(self.block).forward(self.block, *args, **self.kwargs)
+        now = [module._buffers[name] for module, name, _ in self.before]
+        try:
+            for module, name, buffer in self.before:
+                module._buffers[name] = buffer.clone()
+            return type(self.block).forward(self.block, *args, **self.kwargs)
+        finally:
+            for (module, name, _), buffer in zip(self.before, now, strict=True):
+                module._buffers[name] = buffer
 
 
 def _blocks(network: nn.Module) -> list[nn.Module]:
-    most = sum(p.numel() for p in network.parameters()) / 2
+    most = _size(network) / 2
     found: list[nn.Module] = []
 
     def look(module: nn.Module, listed: bool) -> None:
-        children = list(module.children())
-        weights = [p for p in module.parameters() if p.ndim > 1]
-        whole = listed and bool(children) and bool(weights) and not isinstance(module, nn.ModuleList)
-        if whole and type(module) is not nn.Sequential and sum(p.numel() for p in module.parameters()) < most:
+        children, before = list(module.children()), len(found)
+        block = listed and bool(children) and any(p.ndim > 1 for p in module.parameters())
+        if block and type(module) not in _LISTS and _size(module) < most:
             found.append(module)
             return
-        before = len(found)
-        lists = isinstance(module, (nn.Sequential, nn.ModuleList)) or len({type(c) for c in children}) == 1 < len(children)
+        alike = len(children) > 1 and len({type(c) for c in children}) == 1
         for child in children:
-            look(child, lists)
-        if whole and len(found) == before:
+            look(child, isinstance(module, _LISTS) or alike)
+        if block and len(found) == before and not isinstance(module, nn.ModuleList):
             found.append(module)
 
     look(network, False)
     return found
+
+
+_LISTS = (nn.Sequential, nn.ModuleList)
+
+
+def _size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())

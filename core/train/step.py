@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from core import dist, seed
+from core import dist, draws, seed
 from core.contracts import Batch
 from core.settings import TrainSettings
 from core.train import precision
@@ -97,8 +97,9 @@ class TrainStep:
             seeds = torch.tensor(drawn, dtype=torch.int64)
             if self.device.type == "cuda":
                 seeds = seeds.pin_memory().to(self.device, non_blocking=True)
-            for augment in self.augments:
-                batch = augment(batch, seeds)
+            for place, augment in enumerate(self.augments):
+                # Two of one name in the list must not draw the same.
+                batch = augment(batch, draws.fork(seeds, f"augment/{place}"))
         # Gradients travel between ranks once, with the last micro-batch.
         quiet = self.module.no_sync() if not last and isinstance(self.module, DistributedDataParallel) else None
         with quiet or contextlib.nullcontext(), dist.training_sums():

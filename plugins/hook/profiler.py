@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,8 @@ class Profiler:
             return
         warmup = int(state.step == self._first - 2)
         self._begun, self._step = state.step + warmup, state.step
+        if not torch.cuda.is_available():
+            os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # else it reports the lack of a GPU as an error
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
         steps = schedule(wait=0, warmup=warmup, active=self._last - self._begun, repeat=1)
         folder = state.run / "profile"

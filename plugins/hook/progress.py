@@ -28,9 +28,7 @@ class Progress:
     """
 
     def __init__(
-        self,
-        *,
-        metrics: tuple[str, ...] = ("val/loss", "val/liver/dice", "val/tumour/dice", "val/dice_macro_foreground"),
+        self, *, metrics: tuple[str, ...] = ("val/loss", "val/liver/dice", "val/tumour/dice")
     ) -> None:
         self._shown = metrics
         self._bar: Any = None
@@ -72,8 +70,8 @@ class Progress:
 
     def on_eval_end(self, state: RunState, metrics: dict[str, float], rows: list[dict[str, Any]]) -> None:
         """Print the validation's line."""
-        values = "  ".join(f"{name} {metrics[name]:.4f}" for name in self._shown if name in metrics)
-        self._say(f"epoch {state.epoch}  step {state.step}  {values}")
+        shown = [f"{n.removeprefix('val/')} {metrics[n]:.4f}" for n in self._shown if n in metrics]
+        self._say("  ".join([f"epoch {state.epoch}  step {state.step}  val:", *shown]))
         if self._bar is not None:
             self._bar.set_description_str("train")
 

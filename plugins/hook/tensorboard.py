@@ -20,7 +20,7 @@ class TensorBoard:
     hides what was written after the checkpoint. Look with ``tensorboard --logdir runs``.
 
     Args:
-        images: whether the slices are drawn.
+        images: whether the slices are drawn; at 512 x 512 one takes about 0.3 MB of the event file each time.
 
     Example: {name: tensorboard, images: true}
     """

@@ -36,17 +36,48 @@ class Small(nn.Module):
         return self.net(image)
 
 
+@register("model", "blocks")
+class Blocks(nn.Module):
+    """Three blocks of convolution, BatchNorm and dropout. Example: {name: blocks}"""
+
+    def __init__(self, in_channels: int, classes: int, *, width: int = 8, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(in_channels, width, 1), nn.Conv2d(width, classes, 1)
+        parts = [
+            [nn.Conv2d(width, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.Dropout(dropout)]
+            for _ in range(3)
+        ]
+        self.blocks = nn.Sequential(*(Block(*part) for part in parts))
+
+    def forward(self, image):
+        return self.last(self.blocks(self.first(image)))
+
+
+class Block(nn.Sequential):
+    pass
+
+
 @register("hook", "signal_at")
 class SignalAt:
-    """Sends this process a signal after a step, but not once torchrun has restarted it.
+    """Sends this process a signal after a step or as a validation begins, but not once torchrun has restarted it.
 
     Example: {name: signal_at, step: 3}
     """
 
-    def __init__(self, *, step: int, number: int = int(signal.SIGKILL), group: bool = False) -> None:
-        self.at, self.number, self.group = step, number, group
+    def __init__(
+        self, *, step: int, number: int = int(signal.SIGKILL), group: bool = False, event: str = "step_end"
+    ) -> None:
+        self.at, self.number, self.group, self.event = step, number, group, event
 
     def on_step_end(self, state, metrics):
+        self.send("step_end", state)
+
+    def on_eval_start(self, state):
+        self.send("eval_start", state)
+
+    def send(self, event, state):
+        if event != self.event:
+            return
         if state.step == self.at and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
             (os.killpg if self.group else os.kill)(os.getpid(), self.number)
 
