@@ -116,21 +116,26 @@ def read_split(run: Path) -> tuple[dict[str, list[str]], dict[str, str]] | None:
     return text["parts"], text["hashes"]
 
 
-def environment() -> dict[str, Any]:
-    """Commit, versions and devices."""
-    versions: dict[str, str | None] = {}
+def versions() -> dict[str, str | None]:
+    """The installed packages that a result depends on."""
+    found: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
-            versions[package] = version(package)
+            found[package] = version(package)
         except PackageNotFoundError:
-            versions[package] = None
+            found[package] = None
+    return found
+
+
+def environment() -> dict[str, Any]:
+    """Commit, versions and devices."""
     cuda = torch.cuda.is_available()
     return {
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain")),
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "versions": versions,
+        "versions": versions(),
         "devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cuda else ["cpu"],
         "threads": torch.get_num_threads(),
         "world": int(os.environ.get("WORLD_SIZE", 1)),

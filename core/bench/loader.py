@@ -20,12 +20,13 @@ from core.build import build
 from core.data.loader import Blueprint, TrainLoader
 from core.data.samples import Key
 from core.data.store import Store
-from core.data.workers import choose
 from core.experiment import Experiment
 from core.train.assemble import split_parts
 from core.train.objective import Objective
 from core.values import CLASSES
 
+Rates = dict[tuple[str, bool], Spread]
+"""Images a second by side, and whether it transforms."""
 _NPY_HEADER = 128
 IMAGES = 256
 """Of a pass, where `steps` is left out: enough for full pipelines, few enough to write as files."""
@@ -47,14 +48,14 @@ class Stretch:
             lesions="lesion" in objective.asks,
             sources=registry.sources(),
         )
-        with contextlib.closing(self.ours(False, 0, "thread")) as loader:
+        with contextlib.closing(self.ours(False, 0, "thread", "none")) as loader:
             self.records, self.micro, batch, last = loader.records, loader.micro, loader.batch, loader.steps_per_epoch
             self.steps = min(steps or math.ceil(IMAGES / batch), last)
             self.first, self.images, order = last - self.steps, self.steps * batch, loader.order(0)
         positions = range(self.first * batch, last * batch, self.micro)
         self.keys: list[list[Key]] = [[(0, p, order[p]) for p in range(at, at + self.micro)] for at in positions]
 
-    def ours(self, transforms: bool, workers: int, start: str) -> TrainLoader:
+    def ours(self, transforms: bool, workers: int | str, start: str, cache: str) -> TrainLoader:
         """The loader of training."""
         settings = self.experiment.train
         return TrainLoader(
@@ -66,7 +67,7 @@ class Stretch:
             worker_start=start,
             prefetch=settings.prefetch,
             device=self.device,
-            cache=self.experiment.dataset.keys.cache,
+            cache=cache,
         )
 
     def plain(self, folder: Path, transforms: bool, workers: int, start: str) -> PlainLoader:
@@ -119,44 +120,46 @@ def bench_loader(
         workers: numbers of workers of the table, each as threads and as processes.
         blocks: how often each side is timed.
     """
-    settings = experiment.train
     kinds = (False, True) if experiment.transform else (False,)
     stretch = Stretch(experiment, store, device, steps)
-    chosen = {t: choose(settings.workers, settings.worker_start, transforms=t, quick=False) for t in kinds}
-    # Processes first: one that is forked while threads run may inherit a lock that nobody opens any more.
-    starts = [(n, s) for s in ("fork", "thread") for n in workers if n and s in _available()]
-    sides: dict[str, Callable[[], object]] = {}
+    starts = [(0, "thread"), *((n, s) for s in ("fork", "thread") for n in workers if s in _available())]
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(scratch(stretch.file_bytes()))
         stretch.write(folder)
-
-        def add(key: str, transforms: bool, count: int, start: str) -> TrainLoader:
-            loader = stretch.ours(transforms, count, start)
+        loaders = {(_kind(*one), t): stretch.ours(t, *one, "none") for t in kinds for one in starts}
+        settings = experiment.train
+        chosen = {
+            t: stretch.ours(t, settings.workers, settings.worker_start, experiment.dataset.keys.cache) for t in kinds
+        }
+        loaders |= {("store", transforms): loader for transforms, loader in chosen.items()}
+        plain = {("npy", t): stretch.plain(folder, t, ours.workers, ours.worker_start) for t, ours in chosen.items()}
+        # Processes first: one that is forked while threads run may inherit a lock that nobody opens any more.
+        both: list[tuple[tuple[str, bool], TrainLoader | PlainLoader]] = [*loaders.items(), *plain.items()]
+        both.sort(key=lambda item: item[1].worker_start == "thread")
+        sides: dict[tuple[str, bool], Callable[[], object]] = {}
+        for key, loader in both:
             stack.callback(loader.close)
-            sides[key] = lambda: [None for _ in loader.epoch(0, stretch.first)]
-            sides[key]()  # starts the processes
-            return loader
-
+            sides[key] = _drain(loader, stretch.first)
+            sides[key]()  # starts the workers
         for transforms in kinds:
-            for count, start in [*starts, (0, "thread")]:
-                add(f"{_kind(count, start)} {transforms}", transforms, count, start)
-        for transforms in sorted(kinds, key=lambda t: chosen[t][1] == "thread"):
-            ours = add(f"store {transforms}", transforms, *chosen[transforms])
-            plain = stretch.plain(folder, transforms, *chosen[transforms])
-            stack.callback(plain.close)
-            sides[f"npy {transforms}"] = lambda plain=plain: [None for _ in plain]  # type: ignore[misc]
-            _check_same(stretch, ours, plain)
-        with contextlib.closing(stretch.plain(folder, False, 0, "thread")) as plain:
-            few = [batch for batch, _ in zip(plain, range(math.ceil(IMAGES / stretch.micro)), strict=False)]
-        sides["copy"] = RawCopy(few, len(stretch.keys))
+            _check_same(stretch, chosen[transforms], plain["npy", transforms])
+        few = [batch for batch, _ in zip(plain["npy", False], range(math.ceil(IMAGES / stretch.micro)), strict=False)]
+        sides["copy", False] = RawCopy(few, len(stretch.keys))
         rates = _rates(sides, stretch.images, seconds, blocks)
+        names = {t: _kind(loader.workers, loader.worker_start) for t, loader in chosen.items()}
     megabytes = sum(tensor.nbytes for tensor in few[0]) / stretch.micro / 2**20
     tables = [
-        _npy_table(rates, chosen, stretch),
+        _npy_table(rates, names, stretch),
         _copy_table(rates, megabytes),
-        _worker_table(rates, kinds, [(0, "thread"), *starts]),
+        _worker_table(rates, kinds, [_kind(*one) for one in starts]),
     ]
     return Report("loader", _settings(stretch, seconds, blocks), tables)
+
+
+def _drain(loader: TrainLoader | PlainLoader, first: int) -> Callable[[], object]:
+    if isinstance(loader, PlainLoader):
+        return lambda: [None for _ in loader]
+    return lambda: [None for _ in loader.epoch(0, first)]
 
 
 def _available() -> list[str]:
@@ -178,18 +181,19 @@ def _check_same(stretch: Stretch, ours: TrainLoader, plain: PlainLoader) -> None
         raise RuntimeError("the loader and the .npy files give different batches, so their times cannot be compared")
 
 
-def _rates(sides: dict[str, Callable[[], object]], images: int, seconds: float, blocks: int) -> dict[str, Spread]:
+def _rates(sides: dict[tuple[str, bool], Callable[[], object]], images: int, seconds: float, blocks: int) -> Rates:
     passes = {name: max(1, round(seconds / timed(once))) for name, once in sides.items()}
 
-    def block(name: str) -> Callable[[], float]:
-        return lambda: timed(lambda: [sides[name]() for _ in range(passes[name])])
+    def block(key: tuple[str, bool]) -> Callable[[], float]:
+        return lambda: timed(lambda: [sides[key]() for _ in range(passes[key])])
 
+    names = {key: f"{key[0]}, transformed" if key[1] else key[0] for key in sides}
     with progress("loader", len(sides) * (blocks + 1)) as bar:
-        taken = in_turns({name: block(name) for name in sides}, blocks, bar)
-    return {name: rate(images * passes[name], spread) for name, spread in taken.items()}
+        taken = in_turns({names[key]: block(key) for key in sides}, blocks, bar)
+    return {key: rate(images * passes[key], taken[names[key]]) for key in sides}
 
 
-def _npy_table(rates: dict[str, Spread], chosen: dict[bool, tuple[int, str]], stretch: Stretch) -> Table:
+def _npy_table(rates: Rates, workers: dict[bool, str], stretch: Stretch) -> Table:
     stored, flat = stretch.size_share()
     table = Table(
         "npy",
@@ -206,14 +210,14 @@ def _npy_table(rates: dict[str, Spread], chosen: dict[bool, tuple[int, str]], st
             f"{stored / 2**10:.0f} kB in the store, lesion ids and tables included, and {flat / 2**10:.0f} kB as .npy."
         ],
     )
-    for transforms, (count, start) in chosen.items():
-        ours, npy = rates[f"store {transforms}"], rates[f"npy {transforms}"]
+    for transforms, kind in workers.items():
+        ours, npy = rates["store", transforms], rates["npy", transforms]
         name = "with the experiment's transforms" if transforms else "without transforms"
-        table.add(name, workers=_kind(count, start), loader=ours, npy=npy, ratio=ratio(ours, npy), size=stored / flat)
+        table.add(name, workers=kind, loader=ours, npy=npy, ratio=ratio(ours, npy), size=stored / flat)
     return table
 
 
-def _copy_table(rates: dict[str, Spread], megabytes: float) -> Table:
+def _copy_table(rates: Rates, megabytes: float) -> Table:
     table = Table(
         "copy",
         "the loader without transforms, against copying the batches' bytes in memory",
@@ -223,17 +227,14 @@ def _copy_table(rates: dict[str, Spread], megabytes: float) -> Table:
             Column("ratio", "of the copy", ".3f", range=True),
         ],
     )
-    for name, key in (("copy", "copy"), ("loader", "store False"), (".npy", "npy False")):
-        table.add(
-            name,
-            rate=rates[key],
-            gb=rates[key].median * megabytes / 2**10,
-            ratio=ratio(rates[key], rates["copy"]),
-        )
+    for name, key in (("copy", "copy"), ("loader", "store"), (".npy", "npy")):
+        found = rates[key, False]
+        gigabytes = found.median * megabytes / 2**10
+        table.add(name, rate=found, gb=gigabytes, ratio=ratio(found, rates["copy", False]))
     return table
 
 
-def _worker_table(rates: dict[str, Spread], kinds: Sequence[bool], starts: Sequence[tuple[int, str]]) -> Table:
+def _worker_table(rates: Rates, kinds: Sequence[bool], workers: Sequence[str]) -> Table:
     columns = []
     for transforms in kinds:
         head = "with transforms" if transforms else "without"
@@ -242,15 +243,16 @@ def _worker_table(rates: dict[str, Spread], kinds: Sequence[bool], starts: Seque
             Column(f"ratio_{transforms}".lower(), "of in place", ".2f"),
         ]
     table = Table(
-        "workers", "by kind and number of workers, without transforms and with them; nobody else at work", columns
+        "workers",
+        "from the store by kind and number of workers, without transforms and with them; nobody else at work",
+        columns,
     )
-    for count, start in starts:
-        figures = {}
+    for kind in workers:
+        figures: dict[str, Spread] = {}
         for transforms in kinds:
-            found, here = rates[f"{_kind(count, start)} {transforms}"], rates[f"in place {transforms}"]
-            figures[f"rate_{transforms}".lower()] = found
-            figures[f"ratio_{transforms}".lower()] = ratio(found, here)
-        table.add(_kind(count, start), **figures)
+            found, here = rates[kind, transforms], rates["in place", transforms]
+            figures |= {f"rate_{transforms}".lower(): found, f"ratio_{transforms}".lower(): ratio(found, here)}
+        table.add(kind, **figures)
     return table
 
 

@@ -97,7 +97,7 @@ class PlainLoader:
 
     Args:
         workers: 0 loads in place.
-        start: of the workers: ``thread``, or how processes start.
+        start: of the workers: ``thread``, or how processes start; no matter with 0.
         prefetch: micro-batches that each worker keeps ready.
     """
 
@@ -112,7 +112,7 @@ class PlainLoader:
         device: torch.device,
     ) -> None:
         self.slices, self.keys, self.device = slices, keys, device
-        self.workers, self.ahead = workers, workers * prefetch
+        self.worker_start, self.ahead = start, workers * prefetch
         self._pool: ThreadPoolExecutor | None = None
         self._processes: DataLoader[Any] | None = None
         if workers and start == "thread":

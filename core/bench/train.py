@@ -81,7 +81,7 @@ def bench_train(
             try:
                 measured[title] = _measure(wanted, device, name, steps, blocks, detailed=name == detailed)
             except UserError as error:
-                if "--steps" in str(error) or len(chosen) == 1:
+                if name == detailed:
                     raise
                 refused[title] = str(error)
             gc.collect()
@@ -90,7 +90,7 @@ def bench_train(
     tables = train_tables.tables(measured, refused, VARIANTS[detailed][0], peak or peak_tflops(device))
     left_out = {why: VARIANTS[name][0] for name, why in absent.items() if why is not None and name in only}
     tables[0].notes += [f"Not measured: {title}; {why}." for why, title in left_out.items()]
-    if augment and note:
+    if augment and note and any("{augment}" in "".join(VARIANTS[name][1]) for name in chosen):
         tables[0].notes.append(note)
     one = next(iter(measured.values()))
     return Report("train", _settings(experiment, one, device, steps, blocks), tables)

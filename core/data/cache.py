@@ -7,7 +7,8 @@ import math
 import mmap
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,8 @@ class RamCache:
         self.count, self.shapes, self.lesions = count, shapes, lesions
         self.bytes = _bytes(count, shapes, lesions)
         self._file = _create(self.bytes) if path is None else os.open(path, os.O_RDWR)
+        if self._file is not None:
+            weakref.finalize(self, os.close, self._file)
         memory = np.empty(self.bytes, np.uint8) if self._file is None else mmap.mmap(self._file, self.bytes)
         arrays: dict[str, np.ndarray] = {}
         at = 0
@@ -97,7 +100,7 @@ class DeviceCache:
         }
         self.image, self.label, self.lesion = tensors["image"], tensors["label"], tensors.get("lesion")
 
-    def run(self, keys: Iterable[list[Key]]) -> Iterator[Batch]:
+    def run(self, keys: Iterable[list[Key]]) -> Generator[Batch, None, None]:
         """The micro-batches."""
         for micro in keys:
             yield self.batch(micro)

@@ -14,7 +14,7 @@ def feed(batches: Iterable[Batch], accumulate: int, device: torch.device) -> Ite
 
     On a GPU the next step's are copied on a stream of their own while one step is computed.
     """
-    steps = _steps(batches, accumulate)
+    steps = in_steps(batches, accumulate)
     if device.type != "cuda":
         for step in steps:
             yield [batch.to(device) for batch in step]
@@ -31,7 +31,8 @@ def feed(batches: Iterable[Batch], accumulate: int, device: torch.device) -> Ite
         yield step
 
 
-def _steps(batches: Iterable[Batch], accumulate: int) -> Iterator[list[Batch]]:
+def in_steps(batches: Iterable[Batch], accumulate: int) -> Iterator[list[Batch]]:
+    """The micro-batches of each step."""
     step: list[Batch] = []
     for batch in batches:
         step.append(batch)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 
 import torch
 
 from core.build import Plan, build
 from core.contracts import Batch, Record
-from core.data.feed import feed
+from core.data.cache import DeviceCache, RamCache, device_cache, ram_cache
+from core.data.feed import feed, in_steps
+from core.data.memory import size
 from core.data.samples import Blueprint, Key, Samples
-from core.data.workers import choose, start_workers
+from core.data.workers import Workers, choose, fill_threads, start_workers
 from core.errors import UserError
 
 __all__ = ["Blueprint", "TrainLoader"]
@@ -67,9 +70,23 @@ class TrainLoader:
         self.sampler = build(sampler, records=self.records)
         self.length = len(self.sampler.order(self.seed, 0))
         self.steps_per_epoch = _steps(self.length, batch, overfit, sampler.name)
-        self.workers, start = choose(workers, worker_start, transforms=bool(blueprint.transforms), quick=False)
+        self._running: weakref.ref[Generator[list[Batch], None, None]] | None = None
+        self._cache: RamCache | DeviceCache | None = None
+        self._source: Workers
+        if cache == "device":
+            self._cache = self._source = device_cache(self.samples, self.device, fill_threads())
+            self.workers, self.worker_start = 0, "none"
+            return
+        if cache == "ram":
+            self._cache = self.samples.kept = ram_cache(self.samples, fill_threads())
+        self.workers, self.worker_start = choose(
+            workers,
+            worker_start,
+            transforms=bool(blueprint.transforms),
+            quick=cache == "ram" or self.samples.store.compression(blueprint.cases[0]) == "none",
+        )
         pin = self.device.type == "cuda"
-        self._source = start_workers(self.samples, self.workers, start, prefetch, pin=pin)
+        self._source = start_workers(self.samples, self.workers, self.worker_start, prefetch, pin=pin)
 
     def order(self, epoch: int) -> list[int]:
         """The epoch's global order, checked."""
@@ -83,21 +100,53 @@ class TrainLoader:
         return order if self.overfit is None else order[: self.overfit * self.batch]
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
-        """The micro-batches of each step of an epoch, on the device, from its step `start` on."""
-        return feed(self._source.run(self._keys(epoch, start)), self.accumulate, self.device)
+        """The micro-batches of each step of an epoch, on the device, from its step `start` on.
+
+        One epoch at a time: asking for another ends the one before, and so does letting go of it.
+        """
+        self._stop()
+        running = self._run(epoch, start)
+        self._running = weakref.ref(running)
+        return running
 
     def first(self) -> list[Batch]:
-        """The first step's micro-batches, loaded in this thread: for the trial step."""
+        """The first step's micro-batches, on the device, loaded in this thread: for the trial step."""
         keys = self._keys(0, 0)
-        return [self.samples.batch(next(keys)).to(self.device) for _ in range(self.accumulate)]
+        return [self._batch(next(keys)).to(self.device) for _ in range(self.accumulate)]
 
     def memory(self) -> str:
-        """How much memory the batches that wait for their step take."""
-        return f"{self._source.ahead} micro-batches ahead"
+        """What the batches that wait for their step take, and the samples that are kept."""
+        keys = next(self._keys(0, 0))[:1]
+        batch = self._batch(keys)
+        tensors = [t for t in (batch.image, batch.label, batch.lesion) if t is not None]
+        each, ahead = self.micro * sum(t.nbytes for t in tensors), self._source.ahead
+        text = f"{ahead} micro-batches ahead, {size(ahead * each)}" if ahead else f"no batch ahead, {size(each)}"
+        if self._cache is None:
+            return text
+        where = "on the device" if isinstance(self._cache, DeviceCache) else "in memory"
+        return f"{len(self.records)} samples kept {where}, {size(self._cache.bytes)}; {text}"
 
     def close(self) -> None:
-        """End the data workers."""
+        """End the data workers, and the epoch that is under way."""
+        self._stop()
         self._source.close()
+
+    def _run(self, epoch: int, start: int) -> Generator[list[Batch], None, None]:
+        batches = self._source.run(self._keys(epoch, start))
+        try:
+            resident = isinstance(self._cache, DeviceCache)
+            yield from in_steps(batches, self.accumulate) if resident else feed(batches, self.accumulate, self.device)
+        finally:
+            batches.close()
+
+    def _stop(self) -> None:
+        running = None if self._running is None else self._running()
+        if running is not None:
+            running.close()
+        self._running = None
+
+    def _batch(self, keys: list[Key]) -> Batch:
+        return self._cache.batch(keys) if isinstance(self._cache, DeviceCache) else self.samples.batch(keys)
 
     def _drawn(self, epoch: int) -> int:
         return epoch if self.overfit is None else 0

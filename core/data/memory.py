@@ -17,7 +17,10 @@ def free_bytes(device: torch.device) -> int:
 
 def size(count: float) -> str:
     """A number of bytes for people."""
-    return f"{count / 2**30:.1f} GB" if count >= 0.05 * 2**30 else f"{count / 2**20:.2g} MB"
+    for unit, name in ((2**30, "GB"), (2**20, "MB")):
+        if count >= 0.05 * unit:
+            return f"{count / unit:.1f} {name}"
+    return f"{count / 1024:.1f} kB"
 
 
 def _of_computer() -> int:
@@ -28,13 +31,12 @@ def _of_computer() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _of_container() -> int:
+def _of_container(folder: Path = Path("/sys/fs/cgroup")) -> int:
     """Of this process's control group (Linux, both versions); a very large number if nothing limits it."""
     for limit, used, cached in (
         ("memory.max", "memory.current", "inactive_file"),
         ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "total_inactive_file"),
     ):
-        folder = Path("/sys/fs/cgroup")
         try:
             most, now = int((folder / limit).read_text()), int((folder / used).read_text())
             stat = dict(line.split() for line in (folder / limit).with_name("memory.stat").read_text().splitlines())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,7 +80,9 @@ class Samples:
 
     def twin(self) -> Samples:
         """The same samples for another thread."""
-        return Samples(self.blueprint, self.kept)
+        twin = Samples(self.blueprint, self.kept)
+        twin.store = copy.copy(self.store)  # with files of its own
+        return twin
 
     @cached_property
     def dataset(self) -> Any:

@@ -29,8 +29,8 @@ class Workers(Protocol):
     ahead: int
     """Micro-batches that may be ready before they are asked for."""
 
-    def run(self, keys: Iterable[list[Key]]) -> Iterator[Batch]:
-        """The micro-batches; closing the iterator stops what is under way."""
+    def run(self, keys: Iterable[list[Key]]) -> Generator[Batch, None, None]:
+        """The micro-batches; closing it stops what is under way."""
         ...
 
     def close(self) -> None:
@@ -50,15 +50,25 @@ def choose(workers: int | str, start: str, *, transforms: bool, quick: bool) -> 
     Returns:
         A number (0 loads in place) and "thread", "fork", "spawn" or "forkserver".
     """
-    share = max(0, min(8, cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)) - 1))
-    light = quick and not transforms
+    share = max(0, min(8, _cores() - 1))
     if start == "auto":
-        # Copying between processes costs more than reading such samples; transforms are Python, which threads share.
+        # Reading and unpacking a slice leaves Python's lock alone and costs less than a copy between processes, which
+        # transforms are worth: they are Python for the most part, and threads would take turns.
         process = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-        start = "thread" if light else process
+        start = process if transforms else "thread"
     if isinstance(workers, int):
         return workers, start
-    return (min(2, share) if light else share), start
+    return (share if transforms else min(2 if quick else 4, share)), start
+
+
+def fill_threads() -> int:
+    """How many threads fill a cache."""
+    return max(1, min(16, _cores()))
+
+
+def _cores() -> int:
+    """This rank's share of the cores that its computer's ranks may use."""
+    return cpus() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))
 
 
 def start_workers(samples: Samples, workers: int, start: str, prefetch: int, *, pin: bool) -> Workers:
@@ -78,7 +88,7 @@ class Here:
     def __init__(self, samples: Samples, *, pin: bool) -> None:
         self.samples, self.memory = samples, pinned_memory if pin else plain_memory
 
-    def run(self, keys: Iterable[list[Key]]) -> Iterator[Batch]:
+    def run(self, keys: Iterable[list[Key]]) -> Generator[Batch, None, None]:
         """The micro-batches, one by one."""
         for micro in keys:
             yield self.samples.batch(micro, self.memory)
@@ -94,25 +104,22 @@ class Threads:
         self.ahead, self.workers = workers * prefetch, workers
         self.memory: Empty = pinned_memory if pin else plain_memory
         self._twins = [samples.twin() for _ in range(workers)]
-        self._running: Generator[Batch, None, None] | None = None
 
-    def run(self, keys: Iterable[list[Key]]) -> Iterator[Batch]:
+    def run(self, keys: Iterable[list[Key]]) -> Generator[Batch, None, None]:
         """The micro-batches; an error is raised here, when its turn comes, with the thread's traceback."""
-        self.close()
-        self._running = in_threads(self._twins, lambda s, micro: s.batch(micro, self.memory), keys, self.ahead)
-        return self._running
+        return in_threads(self._twins, lambda samples, micro: samples.batch(micro, self.memory), keys, self.ahead)
 
     def close(self) -> None:
-        """End the threads: at most the micro-batches that they are at are waited for."""
-        if self._running is not None:
-            self._running.close()
-            self._running = None
+        """Nothing runs between epochs."""
 
 
 def in_threads(
     twins: Sequence[Samples], function: Callable[[Samples, _Item], _Result], items: Iterable[_Item], ahead: int
 ) -> Generator[_Result, None, None]:
-    """``function(samples, item)`` of each item, in order, at most `ahead` at a time; a thread for each of `twins`."""
+    """``function(samples, item)`` of each item, in order, at most `ahead` at a time; a thread for each of `twins`.
+
+    Closing it ends the threads; what they are at is waited for.
+    """
     free: queue.SimpleQueue[Samples] = queue.SimpleQueue()
     for samples in twins:
         free.put(samples)
@@ -155,7 +162,7 @@ class Processes:
             pin_memory=pin,
         )
 
-    def run(self, keys: Iterable[list[Key]]) -> Iterator[Batch]:
+    def run(self, keys: Iterable[list[Key]]) -> Generator[Batch, None, None]:
         """The micro-batches; a worker's UserError is raised as itself, any other error with the worker's traceback."""
         assert self._loader is not None, "these workers were closed"
         self._keys.keys = keys
@@ -168,13 +175,17 @@ class Processes:
             if not str(error).startswith("DataLoader worker (pid"):
                 raise
             raise UserError(
-                f"{str(error).splitlines()[0].strip()} Most likely memory ran out: try a smaller train.prefetch, fewer "
-                f"train.workers, or train.worker_start=thread"
+                f"{str(error).splitlines()[0].strip(' .')}. Most likely memory ran out: try a smaller train.prefetch, "
+                f"fewer train.workers, or train.worker_start=thread"
             ) from error
 
     def close(self) -> None:
         """End the processes."""
-        self._loader = None  # torch ends them with the last reference
+        iterator = None if self._loader is None else self._loader._iterator
+        self._loader = None
+        if iterator is not None and hasattr(iterator, "_shutdown_workers"):
+            # torch does this with the last reference, which an exception's traceback may hold.
+            iterator._shutdown_workers()
 
 
 class _Keys:

@@ -131,7 +131,7 @@ def assemble(
         device=device,
         total_steps=total,
         resume=resume,
-        record={"config": experiment.resolved(), "split": parts, "versions": rundir.environment()["versions"]},
+        record={"config": experiment.resolved(), "split": parts, "versions": rundir.versions()},
         say=say,
     )
 
@@ -176,7 +176,10 @@ def summary(experiment: Experiment, trainer: Trainer, store: Store, parts: Mappi
     epochs = trainer.total_steps / data.steps_per_epoch
     rows.append(("steps", f"{trainer.total_steps} ({epochs:.3g} epochs of {data.steps_per_epoch})"))
     split = f"{dist.world()} ranks x {data.accumulate} x {data.micro}" if settings.batch != data.micro else ""
-    rows.append(("batch", f"{settings.batch}{' = ' + split if split else ''}, {data.workers} data workers a rank"))
+    kind = "threads" if data.worker_start == "thread" else "processes"
+    workers = f"{data.workers} data {kind} a rank" if data.workers else "no data workers"
+    rows.append(("batch", f"{settings.batch}{' = ' + split if split else ''}, {workers}"))
+    rows.append(("memory", data.memory()))
     layout = ", channels_last" if settings.channels_last else ""
     rows.append(("precision", f"{settings.precision}{layout} on {_device(trainer.device)}"))
     if settings.overfit is not None:
@@ -189,6 +192,7 @@ def summary(experiment: Experiment, trainer: Trainer, store: Store, parts: Mappi
         rows.append(
             ("validation", f"every {settings.validate_every} epochs, best {early.mode} {early.metric}, {patience}")
         )
+    rows += [("note", f"no training slice has {name}: the class is never trained") for name in _missing(data.records)]
     width = max(len(key) for key, _ in rows)
     return "\n".join(f"{key:<{width}}  {value}" for key, value in rows)
 
@@ -211,6 +215,13 @@ def _drawn(name: str, records: Sequence[Record], order: Sequence[int]) -> str:
     shares = ", ".join(f"{100 * kinds[k] / len(order):.0f} % {k}" for k in ("tumour", "liver", "empty"))
     there = sum(r.tumour_voxels > 0 for r in records)
     return f"{name}: {len(order)} slices an epoch ({shares}) of {len(records)}, {there} with tumour"
+
+
+def _missing(records: Sequence[Record]) -> list[str]:
+    """The classes of which no record has a voxel."""
+    there = {"liver": any(r.liver_voxels > r.tumour_voxels for r in records)}
+    there["tumour"] = any(r.tumour_voxels for r in records)
+    return [name for name, found in there.items() if not found]
 
 
 def _named(plans: Sequence[tuple[Plan, float]]) -> list[tuple[str, float, Any]]:

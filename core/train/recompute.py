@@ -23,10 +23,9 @@ def checkpoint_activations(network: nn.Module) -> int:
     Returns:
         How many blocks there are; with 0 nothing is saved.
     """
-    blocks = _blocks(network)
+    blocks = [block for block in _blocks(network) if not _replaced(block)]
     for block in blocks:
-        if "forward" not in vars(block):
-            block.forward = _Forward(block)
+        block.forward = _Forward(block)
     return len(blocks)
 
 
@@ -39,40 +38,53 @@ class _Forward:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if not torch.is_grad_enabled():
             return type(self.block).forward(self.block, *args, **kwargs)
-        # A caller may add to a list after the call, as DenseNet does.
-        args = tuple(list(a) if isinstance(a, list) else a for a in args)
-        return checkpoint(_Pass(self.block, kwargs), *args, use_reentrant=False)
+        # A caller may add to a list after the call, as DenseNet does. All by position: torch then notices tensors that
+        # were changed in between.
+        given = [list(value) if isinstance(value, list) else value for value in (*args, *kwargs.values())]
+        return checkpoint(_Pass(self.block, tuple(kwargs)), *given, use_reentrant=False)
 
 
 class _Pass:
-    """One forward pass of a block, and the same again in the backward pass, from and to its own copies of buffers.
+    """A forward pass, and the same again in the backward pass: that one begins with the same buffers and changes none.
 
     Else BatchNorm would count a batch twice, and a spectral norm would go on from where the forward pass left it.
     """
 
-    def __init__(self, block: nn.Module, kwargs: dict[str, Any]) -> None:
-        self.block, self.kwargs = block, kwargs
-        self.before: list[tuple[nn.Module, str, torch.Tensor]] | None = None
+    def __init__(self, block: nn.Module, names: tuple[str, ...]) -> None:
+        self.block, self.names = block, names
+        self.before: _Buffers | None = None
 
-    def __call__(self, *args: Any) -> Any:
-        if torch.compiler.is_compiling():  # the compiler itself sees to it that buffers change once
-            return type(self.block).forward(self.block, *args, **self.kwargs)
+    def __call__(self, *given: Any) -> Any:
+        if torch.compiler.is_compiling():  # a compiled graph changes buffers at its end alone, once
+            return self._forward(*given)
         if self.before is None:
-            self.before = [
-                (module, name, buffer.clone())
-                for module in self.block.modules()
-                for name, buffer in module._buffers.items()
-                if buffer is not None
-            ]
-            return type(self.block).forward(self.block, *args, **self.kwargs)
-        now = [module._buffers[name] for module, name, _ in self.before]
+            self.before = _buffers(self.block)
+            return self._forward(*given)
+        now = [(module, name, module._buffers[name]) for module, name, _ in self.before]
         try:
             for module, name, buffer in self.before:
                 module._buffers[name] = buffer.clone()
-            return type(self.block).forward(self.block, *args, **self.kwargs)
+            return self._forward(*given)
         finally:
-            for (module, name, _), buffer in zip(self.before, now, strict=True):
-                module._buffers[name] = buffer
+            for module, name, own in now:
+                module._buffers[name] = own
+
+    def _forward(self, *given: Any) -> Any:
+        args = given[: len(given) - len(self.names)]
+        return type(self.block).forward(self.block, *args, **dict(zip(self.names, given[len(args) :], strict=True)))
+
+
+_Buffers = list[tuple[nn.Module, str, torch.Tensor]]
+
+
+def _buffers(block: nn.Module) -> _Buffers:
+    """Copies of a block's buffers, each with its module and name."""
+    return [
+        (module, name, buffer.clone())
+        for module in block.modules()
+        for name, buffer in module._buffers.items()
+        if buffer is not None
+    ]
 
 
 def _blocks(network: nn.Module) -> list[nn.Module]:
@@ -93,6 +105,12 @@ def _blocks(network: nn.Module) -> list[nn.Module]:
 
     look(network, False)
     return found
+
+
+def _replaced(block: nn.Module) -> bool:
+    """Whether another library has put its own in place of the class's forward; it would be lost here."""
+    own = vars(block).get("forward")
+    return own is not None and not isinstance(own, _Forward)
 
 
 _LISTS = (nn.Sequential, nn.ModuleList)

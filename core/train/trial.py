@@ -9,7 +9,7 @@ import torch
 from core import dist
 from core.contracts import Batch
 from core.errors import UserError
-from core.train.compiling import fall_back
+from core.train.compiling import fall_back, reason
 from core.train.failure import out_of_memory
 
 if TYPE_CHECKING:
@@ -52,8 +52,7 @@ def _try(trainer: Trainer, batch: list[Batch]) -> None:
         fall_back(trainer.network)
         step.compiled = False
         outcome = step(batch, 0, 0)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        trainer.say(f"note: train.compile: torch.compile failed, going on without it ({reason})")
+        trainer.say(f"note: train.compile: torch.compile failed, going on without it ({reason(error)})")
     trainer.flags.put(0, batch, outcome.norm, outcome.losses, 0)
     trainer._read_flags(all_of_them=True)
     trainer.skipped = 0

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.profiler import ProfilerActivity, profile, schedule
+from torch.profiler import ProfilerAction, ProfilerActivity, profile
 
 from core.contracts import RunState
 from registry import register
@@ -75,12 +75,19 @@ class Profiler:
             return
         warmup = int(state.step == self._first - 2)
         self._begun, self._step = state.step + warmup, state.step
+        count, folder = warmup + self._last - self._begun, state.run / "profile"
+
+        def action(step: int) -> ProfilerAction:
+            if step >= count:
+                return ProfilerAction.NONE
+            if step < warmup:
+                return ProfilerAction.WARMUP
+            return ProfilerAction.RECORD_AND_SAVE if step == count - 1 else ProfilerAction.RECORD
+
         if not torch.cuda.is_available():
             os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # else it reports the lack of a GPU as an error
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
-        steps = schedule(wait=0, warmup=warmup, active=self._last - self._begun, repeat=1)
-        folder = state.run / "profile"
-        self._profile = profile(activities=activities, schedule=steps, on_trace_ready=lambda p: self._write(p, folder))
+        self._profile = profile(activities=activities, schedule=action, on_trace_ready=lambda p: self._write(p, folder))
         self._profile.start()
 
     def _end(self) -> None:
@@ -91,7 +98,7 @@ class Profiler:
     def _write(self, trace: Any, folder: Path) -> None:
         if self._step <= self._begun:
             return  # nothing but the warm-up
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         name = folder / f"steps_{self._begun + 1}-{self._step}"
         trace.export_chrome_trace(str(name.with_suffix(".json")))
         order = "self_device_time_total" if torch.cuda.is_available() else "self_cpu_time_total"

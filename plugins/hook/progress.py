@@ -18,8 +18,8 @@ EVERY_S = 1.0
 class Progress:
     """A progress bar over all steps, and a line for each validation; plain lines where there is no terminal.
 
-    The bar shows the time that is left (at the mean pace so far, validations included), the loss, images a second, the
-    share of time spent waiting for data and, if the terminal is wide enough, the gradient's norm.
+    The bar shows the time that is left (at the mean pace so far, validations included), the loss, the share of time
+    spent waiting for data, images a second and the gradient's norm, as far as the terminal is wide enough.
 
     Args:
         metrics: what the line of a validation shows, where it exists.
@@ -27,9 +27,7 @@ class Progress:
     Example: {name: progress}
     """
 
-    def __init__(
-        self, *, metrics: tuple[str, ...] = ("val/loss", "val/liver/dice", "val/tumour/dice")
-    ) -> None:
+    def __init__(self, *, metrics: tuple[str, ...] = ("val/loss", "val/liver/dice", "val/tumour/dice")) -> None:
         self._shown = metrics
         self._bar: Any = None
 
@@ -66,12 +64,12 @@ class Progress:
     def on_eval_start(self, state: RunState) -> None:
         """Say why the bar stands still."""
         if self._bar is not None:
-            self._bar.set_description_str("validating")
+            self._bar.set_description_str("valid")
 
     def on_eval_end(self, state: RunState, metrics: dict[str, float], rows: list[dict[str, Any]]) -> None:
         """Print the validation's line."""
-        shown = [f"{n.removeprefix('val/')} {metrics[n]:.4f}" for n in self._shown if n in metrics]
-        self._say("  ".join([f"epoch {state.epoch}  step {state.step}  val:", *shown]))
+        shown = "  ".join(f"{n.removeprefix('val/')} {metrics[n]:.4f}" for n in self._shown if n in metrics)
+        self._say(f"epoch {state.epoch}  step {state.step}  val: {shown}")
         if self._bar is not None:
             self._bar.set_description_str("train")
 
@@ -88,7 +86,7 @@ class Progress:
     def _fitting(self, figures: list[str], state: RunState) -> str:
         """As many of the figures as leave room for a bar; tqdm would cut the last one in two."""
         total = str(state.total_steps)
-        room = (self._bar.format_dict["ncols"] or 80) - len(f"validating 100% |######| {total}/{total} eta 00:00:00, ")
+        room = (self._bar.format_dict["ncols"] or 80) - len(f"train 100% |######| {total}/{total} eta 00:00:00, ")
         while figures and len(" ".join(figures)) > room:
             figures = figures[:-1]
         return " ".join(figures)
@@ -102,10 +100,11 @@ class Progress:
 
 def _figures(state: RunState, metrics: Mapping[str, float]) -> list[str]:
     """What is shown of the last steps, what matters most first."""
+    speed = state.cost.get("images_per_s", 0)
     return [
         f"loss {metrics['train/loss']:.4f}",
-        f"{state.cost.get('images_per_s', 0):.1f} img/s",
         f"wait {100 * state.cost.get('loader_wait', 0):.0f}%",
+        f"{speed:.{0 if speed >= 100 else 1}f} img/s",
         f"grad {metrics['train/gradient_norm']:.2f}",
     ]
 

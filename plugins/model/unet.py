@@ -32,11 +32,15 @@ class UNet(nn.Module):
         attention: "scse" adds squeeze-and-excitation to the decoder (Roy et al. 2018, arXiv:1803.02579); it wants 16
             channels or more in each stage.
         dropout: share of the decoder's last channels dropped in training, from 0 to below 1.
+        deep_supervision: logits of so many coarser decoder stages too, in training alone (Lee et al. 2015,
+            arXiv:1409.5185), each at half the resolution of the one before, up to ``depth - 1``; nnU-Net has all but
+            the coarsest, ``depth - 2``.
 
-    Shape: [B, C, H, W] -> logits [B, K, H, W], H and W multiples of ``2**depth``.
+    Shape: [B, C, H, W] -> logits [B, K, H, W], H and W multiples of ``2**depth``; in training with deep supervision a
+    list of them, finest first.
 
     Raises:
-        ValueError: for an unknown encoder, widths that do not match the depth, or weights that cannot be loaded.
+        ValueError: for an unknown encoder, numbers that do not match the depth, or weights that cannot be loaded.
 
     Example: {name: unet, encoder: resnet18, weights: null, decoder_channels: [64, 32, 16, 8, 8]}
     """
@@ -52,6 +56,7 @@ class UNet(nn.Module):
         depth: int = 5,
         attention: Literal["scse"] | None = None,
         dropout: float = 0.0,
+        deep_supervision: int = 0,
     ) -> None:
         super().__init__()
         if not 3 <= depth <= 5:
@@ -64,6 +69,8 @@ class UNet(nn.Module):
             raise ValueError(f"attention: scse wants decoder_channels of 16 or more, got {list(decoder_channels)}")
         if not 0 <= dropout < 1:
             raise ValueError(f"dropout must be from 0 to below 1, got {dropout}")
+        if not 0 <= deep_supervision < depth:
+            raise ValueError(f"deep_supervision must be from 0 to {depth - 1} (depth - 1), got {deep_supervision}")
         _check_encoder(encoder)
         import segmentation_models_pytorch as smp
 
@@ -88,10 +95,24 @@ class UNet(nn.Module):
             self.net = _from_file(encoder, Path(weights), build)
         if dropout:
             self.net.segmentation_head = nn.Sequential(nn.Dropout2d(dropout), self.net.segmentation_head)
+        self.supervised = range(depth - 2, depth - 2 - deep_supervision, -1)
+        self.heads = nn.ModuleList(nn.Conv2d(decoder_channels[i], classes, 1) for i in self.supervised)
+        for i in self.supervised:
+            self.net.decoder.blocks[i].register_forward_hook(_keep_output)
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """[B, C, H, W] -> logits [B, K, H, W]."""
-        return self.net(image)
+    def forward(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
+        """[B, C, H, W] -> logits [B, K, H, W], or a list of them."""
+        logits = self.net(image)
+        if not self.heads or not self.net.decoder.training:
+            return logits
+        outputs = [vars(self.net.decoder.blocks[i]).pop("output") for i in self.supervised]
+        return [logits, *(head(output) for head, output in zip(self.heads, outputs, strict=True))]
+
+
+def _keep_output(block: nn.Module, _: Any, output: torch.Tensor) -> None:
+    # On the block itself, not in a closure: a copy of the model must not write into the original.
+    if block.training:
+        block.output = output
 
 
 def _check_encoder(name: str) -> None:

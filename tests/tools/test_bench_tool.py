@@ -4,6 +4,7 @@ import importlib.util
 import json
 import math
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_run import forgotten, make_run
+from tiny_run import call, forgotten, make_run
+
+from core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 LESION_LOSS = '''
@@ -46,7 +49,9 @@ def folder(tmp_path_factory):
 
 def environment(folder):
     kept = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    return {**kept, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder / "tmp")}
+    # Torch makes a folder for compiled code wherever temporary files go.
+    more = {"TORCHINDUCTOR_CACHE_DIR": str(folder.parent / "inductor")}
+    return {**kept, **more, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder / "tmp")}
 
 
 def command(*words):
@@ -75,7 +80,7 @@ def measured(folder, *words):
     data = json.loads((folder / "out.json").read_text())
     (folder / "out.json").unlink()
     assert data["bench"] == words[0]
-    assert data["command"].endswith(f"{' '.join(map(str, words))} --json out.json")
+    assert data["command"].endswith(f"bench.py {shlex.join(map(str, words))} --json out.json")
     assert data["cpu"]
     assert (data["cores"] >= 1, data["threads"], data["memory_gb"] > 0) == (True, 1, True)
     assert {"torch", "numpy", "h5py", "hdf5plugin", "nibabel"} <= {k for k, v in data["versions"].items() if v}
@@ -194,7 +199,7 @@ def test_evaluate_a_run_with_its_best_checkpoint(tmp_path):
     (tmp_path / "tmp").mkdir()
     with forgotten():
         make_run(tmp_path)
-    overrides = ("postprocess=[drop_small, largest_component]", "dataset.size=24")
+    overrides = ("postprocess=[{name: drop_small, min_voxels: 3}, largest_component]", "dataset.size=24")
     data, text = measured(tmp_path, "evaluate", "run", *overrides, "--cases", 1, "--blocks", 2)
     assert list(rows(data, "speed")) == ["bare network", "evaluation", "the parts below"]
     assert_speeds(data, "speed", ("rate", "ratio"), 2)
@@ -213,17 +218,47 @@ def test_evaluate_a_run_with_its_best_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("train", "small.yaml", "--steps", 100, "--only", "plain"), "--steps 100: a block has to fit into an epoch"),
-        (("loader", "small.yaml", "train.bath=3"), "train.bath: no such key, did you mean 'batch'?"),
-        (("loader", "absent.yaml"), "absent.yaml: no such file"),
-        (("predict", "small.yaml", "--device", "cuda:x"), "--device cuda:x: want cpu, cuda or cuda:1 ("),
-        (("train", "--json", "no/out.json"), "--json no/out.json: no such folder: no\n"),
-        (("train", "--json", "tmp"), "--json tmp: a folder; want a file\n"),
         (
-            ("train", "small.yaml", "transform=[]", "--only", "augment"),
-            "--only augment: the experiment has no augmentation, nor transforms of the same names, so there is nothing",
+            ("train", "--steps", 100, "--only", "plain"),
+            "--steps 100: a block has to fit into an epoch, which has 4 steps; want fewer steps, or a smaller "
+            "train.batch\n",
         ),
-        (("prepare", "--root", "absent"), "source 'lits': absent: no such folder\n"),
+        (("loader", "train.bath=3"), "command line  train.bath: no such key, did you mean 'batch'?\n"),
+        (
+            ("train", "transform=[]", "--only", "augment"),
+            "--only augment: the experiment has no augmentation, nor transforms of the same names, so there is nothing "
+            "to measure\n",
+        ),
+    ],
+)
+def test_what_cannot_be_measured_is_said_and_exits_2(folder, words, message):
+    done = bench(folder, words[0], "small.yaml", *words[1:])
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list((folder / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("loader", "absent.yaml"), "absent.yaml: no such file"),
+        (("predict", "--device", "cuda:x"), "--device cuda:x: want cpu, cuda or cuda:1 ("),
+        (("train", "--json", "no/out.json"), "--json no/out.json: no such folder: no"),
+        (("train", "--json", "tmp"), "--json tmp: a folder; want a file"),
+        (("prepare", "--root", "absent"), "source 'lits': absent: no such folder"),
+    ],
+)
+def test_files_and_devices_that_are_not_there(folder, monkeypatch, words, message):
+    monkeypatch.chdir(folder)
+    with pytest.raises(UserError) as caught:
+        call("bench", *words)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
         (
             ("train", "--only", "plan"),
             "argument --only: no 'plan', did you mean 'plain'?; there are plain, transforms, ",
@@ -233,14 +268,14 @@ def test_evaluate_a_run_with_its_best_checkpoint(tmp_path):
         (("loader", "a.yaml", "b.yaml"), "bench.py: error: want one experiment, got a.yaml b.yaml\n"),
         (("loader", "--blcks", "2"), "bench.py: error: unrecognized arguments: --blcks"),
         (("speed",), "argument loader|train|prepare|predict|evaluate: invalid choice: 'speed'"),
+        ((), "the following arguments are required: loader|train|prepare|predict|evaluate\n"),
     ],
 )
-def test_what_cannot_be_is_said_and_exits_2(folder, words, message):
-    done = bench(folder, *words)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert list((folder / "tmp").iterdir()) == []
+def test_arguments_that_make_no_sense(capsys, words, message):
+    with pytest.raises(SystemExit) as caught:
+        call("bench", *words)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_several_processes_are_refused(folder):

@@ -103,16 +103,16 @@ def _cell_experiment(folder, scans, cell):
 def _killer(cell, steps):
     """The hook that ends the training, and the (step, evaluated step) at which it may go on."""
     at, lag = steps + 2, int(cell["ranks"] > 1)
+    before = {(step, steps) for step in range(steps, 2 * steps)} if cell["saves"] == "always" else {(steps, steps)}
     if cell["end"] == "term":
         return f"{{name: signal_at, step: {at}, number: {int(signal.SIGTERM)}}}", {(at + lag, steps)}
     if cell["end"] == "kill_validating":
-        return "{name: kill_at, validating: 2}", {(2 * steps, steps)}
+        # The checkpoint from before the validation may still be under way.
+        return "{name: kill_at, validating: 2}", {(2 * steps, steps), *before}
     if cell["end"] == "kill":
-        # A checkpoint of the step before may be under way.
-        went = {(step, steps) for step in range(steps, at)} if cell["saves"] == "always" else {(steps, steps)}
-        return f"{{name: signal_at, step: {at}}}", went
+        return f"{{name: signal_at, step: {at}}}", {place for place in before if place[0] < at}
     if cell["saves"] == "always":
-        return "{name: kill_at, saving: 3}", {(step, 0) for step in range(1, steps)}
+        return "{name: kill_at, saving: 3}", {(step, 0) for step in range(1, steps + 1)}
     # The third is that of the second epoch before its validation, the fourth after it.
     number = 2 + cell["accumulate"]
     return f"{{name: kill_at, saving: {number}}}", {(steps, steps) if number == 3 else (2 * steps, steps)}

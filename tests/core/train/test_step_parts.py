@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from core.settings import EarlyStop
 from core.train import checkpoint
 from core.train.early import Judge
 from core.train.ema import EMA
+from core.train.failure import out_of_memory
 from core.train.flags import SAVE, SIGNAL, Flags
 from core.train.meter import Meter
 from core.train.writer import Writer
@@ -160,3 +162,17 @@ def test_the_best_checkpoint_serves_where_no_other_is_readable(tmp_path):
     checkpoint.save(tmp_path, _state(2), keep=1, best=False)
     (tmp_path / "checkpoints" / "step_00000002.pt").write_bytes(b"broken")
     assert checkpoint.newest(tmp_path, lambda text: None)["step"] == 1
+
+
+def test_out_of_memory_in_the_trial_step_names_the_numbers_and_the_knobs(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**30, 80 * 2**30))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: 78 * 2**30)
+    data = SimpleNamespace(micro=12, batch=24, world=2)
+    text = str(out_of_memory(RuntimeError("CUDA out of memory.\nmore"), torch.device("cuda", 0), data))
+    assert text == (
+        "the trial step ran out of memory on cuda:0: micro-batch 12, 78.0 GB used at most of 80.0 GB (1.0 GB free now).\n"
+        "Try train.micro_batch=6 (same batch, more accumulation), train.activation_checkpointing=true, a smaller "
+        "dataset.size, or train.precision=bf16. (CUDA out of memory.)"
+    )
+    alone = str(out_of_memory(RuntimeError("x"), torch.device("cuda", 0), SimpleNamespace(micro=1, batch=1, world=1)))
+    assert "Try train.activation_checkpointing=true, a smaller" in alone

@@ -87,7 +87,9 @@ def test_an_update_that_is_not_finite_is_left_out_by_an_optimizer_that_cannot_ma
         run = tmp_path / name
         done = train(path, f"optimizer={name}", f"run={run}", "train.save_minutes=1e-6", "train.keep_last=9")
         assert done.returncode == 2
-        assert "step 2: the gradient's norm is nan (loss nan, nan_at nan on rank 0); nothing was updated." in done.stderr
+        assert (
+            "step 2: the gradient's norm is nan (loss nan, nan_at nan on rank 0); nothing was updated." in done.stderr
+        )
         assert f"the last good checkpoint is {run / 'checkpoints' / 'step_00000002.pt'}" in done.stderr
         assert checkpoint.newest(run)["step"] == 2
 
@@ -122,3 +124,14 @@ def test_sigterm_during_validation_leaves_it_to_the_resumed_run(tmp_path):
     assert (state["step"], state["evaluated_step"]) == (2, 0)
     assert train(path, "--resume").returncode == 0
     assert metric_rows(tmp_path / "run") == metric_rows(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_two_deterministic_runs_give_identical_logs(tmp_path):
+    path = experiment(tmp_path, augment=[{"name": "affine"}, {"name": "elastic"}, {"name": "noise"}])
+    for name in ("one", "two"):
+        done = train(path, "train.deterministic=true", f"run={tmp_path / name}")
+        assert done.returncode == 0, done.stderr
+    one, two = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("one", "two"))
+    assert one
+    assert one == two
