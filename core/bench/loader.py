@@ -143,9 +143,9 @@ def bench_loader(
             sides[key]()  # starts the workers
         for transforms in kinds:
             _check_same(stretch, chosen[transforms], plain["npy", transforms])
-        few = [batch for batch, _ in zip(plain["npy", False], range(math.ceil(IMAGES / stretch.micro)), strict=False)]
+        few = list(plain["npy", False])[: math.ceil(IMAGES / stretch.micro)]
         sides["copy", False] = RawCopy(few, len(stretch.keys))
-        rates = _rates(sides, stretch.images, seconds, blocks)
+        rates = _rates(sides, stretch, seconds, blocks)
         names = {t: _kind(loader.workers, loader.worker_start) for t, loader in chosen.items()}
     megabytes = sum(tensor.nbytes for tensor in few[0]) / stretch.micro / 2**20
     tables = [
@@ -181,16 +181,16 @@ def _check_same(stretch: Stretch, ours: TrainLoader, plain: PlainLoader) -> None
         raise RuntimeError("the loader and the .npy files give different batches, so their times cannot be compared")
 
 
-def _rates(sides: dict[tuple[str, bool], Callable[[], object]], images: int, seconds: float, blocks: int) -> Rates:
-    passes = {name: max(1, round(seconds / timed(once))) for name, once in sides.items()}
+def _rates(sides: dict[tuple[str, bool], Callable[[], object]], stretch: Stretch, seconds: float, blocks: int) -> Rates:
+    passes = {name: max(1, round(seconds / timed(once, stretch.device))) for name, once in sides.items()}
 
     def block(key: tuple[str, bool]) -> Callable[[], float]:
-        return lambda: timed(lambda: [sides[key]() for _ in range(passes[key])])
+        return lambda: timed(lambda: [sides[key]() for _ in range(passes[key])], stretch.device)
 
     names = {key: f"{key[0]}, transformed" if key[1] else key[0] for key in sides}
     with progress("loader", len(sides) * (blocks + 1)) as bar:
         taken = in_turns({names[key]: block(key) for key in sides}, blocks, bar)
-    return {key: rate(images * passes[key], taken[names[key]]) for key in sides}
+    return {key: rate(stretch.images * passes[key], taken[names[key]]) for key in sides}
 
 
 def _npy_table(rates: Rates, workers: dict[bool, str], stretch: Stretch) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -126,6 +127,7 @@ class PlainLoader:
                 multiprocessing_context=start,
                 persistent_workers=True,
                 prefetch_factor=prefetch,
+                worker_init_fn=_settle_worker,
                 pin_memory=device.type == "cuda",
             )
 
@@ -151,6 +153,14 @@ class PlainLoader:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
         self._processes = None
+
+
+def _settle_worker(_: int) -> None:
+    import cv2
+
+    # As the workers of training: one thread each, and a group of its own, which Ctrl-C does not reach.
+    cv2.setNumThreads(0)
+    os.setpgid(0, 0)
 
 
 class RawCopy:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 
 import torch
 from tqdm import tqdm
@@ -50,6 +52,23 @@ def rate(amount: float, seconds: Spread) -> Spread:
     return spread([amount / s for s in seconds.values])
 
 
+_interrupted = False
+
+
+def remember_interrupts() -> None:
+    """From here on Ctrl-C is not only raised but remembered, for `in_turns` to look at.
+
+    Raised while Python tidies up a generator it would be printed and forgotten, and the benchmark would go on.
+    """
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        global _interrupted
+        _interrupted = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)
+
+
 def in_turns(sides: Mapping[str, Callable[[], float]], blocks: int, bar: tqdm) -> dict[str, Spread]:
     """Time all sides block after block, every other block in the reverse order; each side runs once untimed before.
 
@@ -57,12 +76,17 @@ def in_turns(sides: Mapping[str, Callable[[], float]], blocks: int, bar: tqdm) -
         sides: what each side does in a block; it returns the seconds that it took.
         blocks: how often each is timed.
         bar: moved on by ``len(sides) * (blocks + 1)``.
+
+    Raises:
+        KeyboardInterrupt: if Ctrl-C was pressed since `remember_interrupts`.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for block in range(-1, blocks):
         for name in list(sides)[:: 1 if block % 2 == 0 else -1]:
             bar.set_postfix_str(name)
             taken = sides[name]()
+            if _interrupted:
+                raise KeyboardInterrupt
             if block >= 0:
                 seconds[name].append(taken)
             bar.update()

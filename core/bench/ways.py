@@ -6,6 +6,7 @@ import contextlib
 import io
 import multiprocessing
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -105,6 +106,7 @@ def run(way: Callable[[Path], None], folder: Path) -> Cost:
 
 
 def _child(way: Callable[[Path], None], folder: Path, there: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the benchmark ends this process
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # progress, which belongs to nobody here
             before = time.perf_counter()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
+import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -167,17 +168,30 @@ class Processes:
         assert self._loader is not None, "these workers were closed"
         self._keys.keys = keys
         try:
-            for batch in self._loader:
+            for batch in _begun(self._loader):
                 if isinstance(batch, _Refusal):
                     raise UserError(batch.text)
                 yield batch
-        except RuntimeError as error:
-            if not str(error).startswith("DataLoader worker (pid"):
+        except Exception as error:
+            died = None if isinstance(error, UserError) else self._died(error)
+            if died is None:
                 raise
             raise UserError(
-                f"{str(error).splitlines()[0].strip(' .')}. Most likely memory ran out: try a smaller train.prefetch, "
-                f"fewer train.workers, or train.worker_start=thread"
+                f"{died}; most likely memory ran out: try a smaller train.prefetch, fewer train.workers, or "
+                f"train.worker_start=thread"
             ) from error
+
+    def _died(self, error: Exception) -> str | None:
+        """Which process is gone, if one is; torch says so in one of several ways, depending on who notices first."""
+        iterator = None if self._loader is None else self._loader._iterator
+        for worker in getattr(iterator, "_workers", ()):
+            worker.join(1.0 if isinstance(error, (OSError, EOFError)) else 0.0)  # it may be about to
+            if worker.exitcode:
+                how = f"ended with exit code {worker.exitcode}"
+                if worker.exitcode < 0:
+                    how = f"was killed by {signal.Signals(-worker.exitcode).name}"
+                return f"data process {worker.pid} {how}"
+        return None
 
     def close(self) -> None:
         """End the processes."""
@@ -186,6 +200,16 @@ class Processes:
         if iterator is not None and hasattr(iterator, "_shutdown_workers"):
             # torch does this with the last reference, which an exception's traceback may hold.
             iterator._shutdown_workers()
+
+
+def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
+    before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+    iterator = iter(loader)
+    if before is not None and signal.getsignal(signal.SIGCHLD) is not before:
+        # torch's handler raises wherever the signal finds the training, in the middle of a checkpoint, say; without it
+        # torch finds a dead process when its batch is due.
+        signal.signal(signal.SIGCHLD, before)
+    return iterator
 
 
 class _Keys:

@@ -97,7 +97,8 @@ def _blocks(network: nn.Module) -> list[nn.Module]:
         if block and type(module) not in _LISTS and _size(module) < most:
             found.append(module)
             return
-        alike = len(children) > 1 and len({type(c) for c in children}) == 1
+        classes = {type(child) for child in children}
+        alike = len(children) > 1 and len(classes) == 1 and not classes & set(_LISTS)
         for child in children:
             look(child, isinstance(module, _LISTS) or alike)
         if block and len(found) == before and not isinstance(module, nn.ModuleList):

@@ -62,6 +62,10 @@ class Profiler:
         """End: a validation may follow."""
         self._end()
 
+    def on_eval_end(self, state: RunState, metrics: dict[str, float], rows: list[dict[str, Any]]) -> None:
+        """Begin, if the first step is the next."""
+        self._begin(state)
+
     def on_fit_end(self, state: RunState, reason: str) -> None:
         """End a trace that a short training cuts off."""
         self._end()

@@ -15,8 +15,8 @@ PER_EPOCH = 6
 class Training:
     """Multiplies matrices and tells the hook, from step `start` on."""
 
-    def __init__(self, hook, run, start=0):
-        self.hook, self.step = hook, start
+    def __init__(self, hook, run, start=0, validates=True):
+        self.hook, self.step, self.validates = hook, start, validates
         self.state = RunState(run, start, 0, 100, PER_EPOCH, "")
         hook.on_fit_start(self.at())
 
@@ -30,7 +30,9 @@ class Training:
             self.hook.on_step_end(self.at(), {})
             if self.step % PER_EPOCH == 0:
                 self.hook.on_epoch_end(self.at())
-                torch.ones(4).cumsum(0)  # a validation
+                if self.validates:
+                    torch.ones(4).cumsum(0)
+                    self.hook.on_eval_end(self.at(), {}, [])
         return self
 
     def end(self):
@@ -56,7 +58,7 @@ def written(run):
         pytest.param(0, 1, 2, {"steps_1-2": (2, False)}, id="from-the-first-step"),
         pytest.param(0, 2, 2, {"steps_2-2": (1, False)}, id="one-step"),
         pytest.param(0, 5, 9, {"steps_5-6": (2, False)}, id="ends-with-the-epoch"),
-        pytest.param(0, 7, 9, {"steps_8-9": (2, False)}, id="does-not-begin-across-a-validation"),
+        pytest.param(0, 7, 9, {"steps_7-9": (3, False)}, id="begins-after-a-validation"),
         pytest.param(3, 3, 5, {"steps_4-5": (2, False)}, id="resumed-within"),
         pytest.param(5, 3, 5, {}, id="resumed-after"),
         pytest.param(0, 50, 51, {}, id="training-ends-before"),
@@ -66,6 +68,11 @@ def test_the_trace_has_the_steps_that_it_is_named_after(tmp_path, start, first, 
     Training(Profiler(first=first, last=last), tmp_path, start).to(16).end()
     assert written(tmp_path) == expected
     assert (tmp_path / "profile").exists() == bool(expected)
+
+
+def test_at_the_end_of_an_epoch_that_may_be_validated_it_waits_for_the_next_step(tmp_path):
+    Training(Profiler(first=7, last=9), tmp_path, validates=False).to(16).end()
+    assert written(tmp_path) == {"steps_8-9": (2, False)}
 
 
 def test_a_failure_closes_the_profiler_and_keeps_what_there_is(tmp_path):

@@ -1,3 +1,4 @@
+import copy
 import time
 
 import pytest
@@ -5,6 +6,9 @@ import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import save_file
 
+from core.train.objective import Objective
+from core.train.recompute import checkpoint_activations
+from core.values import IGNORE
 from plugins.model.unet import UNet
 
 SMALL = {"encoder": "resnet18", "decoder_channels": (16, 8, 8, 8, 8)}
@@ -61,6 +65,86 @@ def test_every_argument_arrives():
     assert net(torch.rand(2, 2, 32, 48)).shape == (2, 4, 32, 48)
 
 
+# deep supervision
+
+
+def deep(scales, **arguments):
+    torch.manual_seed(0)
+    given = {"encoder": "resnet18", "decoder_channels": (32, 24, 16, 12, 8), **arguments}
+    return UNet(1, 3, weights=None, deep_supervision=scales, **given)
+
+
+@pytest.mark.parametrize("scales", [0, 1, 3, 4])
+def test_in_training_coarser_logits_come_after_the_finest_each_half_the_size(scales):
+    out = deep(scales).train()(torch.rand(2, 1, 64, 96))
+    shapes = [tuple(logits.shape) for logits in (out if scales else [out])]
+    assert shapes == [(2, 3, 64 >> i, 96 >> i) for i in range(scales + 1)]
+
+
+@pytest.mark.parametrize(
+    ("encoder", "depth", "widths"),
+    [("mit_b0", 5, (32, 24, 16, 12, 8)), ("tu-convnext_atto", 5, (32, 24, 16, 12, 8)), ("resnet18", 3, (24, 12, 8))],
+)
+def test_any_encoder_and_depth_can_have_them(encoder, depth, widths):
+    net = deep(depth - 1, encoder=encoder, depth=depth, decoder_channels=widths).train()
+    out = net(torch.rand(2, 1, 64, 96))
+    assert [tuple(logits.shape[2:]) for logits in out] == [(64 >> i, 96 >> i) for i in range(depth)]
+
+
+def test_evaluated_it_is_the_same_network_without_them():
+    with_heads, without, image = deep(3), deep(0), torch.rand(2, 1, 64, 64)
+    state = with_heads.state_dict()
+    extra = [key for key in state if key not in without.state_dict()]
+    assert extra == [f"heads.{i}.{part}" for i in range(3) for part in ("weight", "bias")]
+    assert [tuple(state[key].shape[:2]) for key in extra[::2]] == [(3, 12), (3, 16), (3, 24)]
+    assert all(torch.equal(state[key], value) for key, value in without.state_dict().items())
+    with torch.no_grad():
+        assert torch.equal(with_heads.train()(image)[0], without.train()(image))
+        logits = with_heads.eval()(image)
+        assert isinstance(logits, torch.Tensor)
+        assert torch.equal(logits, without.eval()(image))
+        program = torch.export.export(with_heads, (image,))
+        assert torch.allclose(program.module()(image), logits, atol=1e-5)
+    with_heads.train()
+    assert len(with_heads(image)) == 4
+
+
+def test_every_head_is_trained_through_the_objective():
+    net = deep(3).train()
+    objective = Objective([("ce", 1.0, torch.nn.CrossEntropyLoss(ignore_index=IGNORE))])
+    target = torch.randint(0, 3, (2, 64, 64), dtype=torch.uint8)
+    target[:, :16] = IGNORE
+    loss, _ = objective(net(torch.rand(2, 1, 64, 64)), target)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in net.heads.parameters())
+    assert all(p.grad is not None for p in net.parameters())
+
+
+def test_coarser_logits_of_a_copy_are_its_own_and_nothing_is_kept_between_calls():
+    net, image = deep(2).train(), torch.rand(2, 1, 64, 64)
+    net(image)
+    twin = copy.deepcopy(net)
+    with torch.no_grad():
+        for parameter in net.net.decoder.parameters():
+            parameter.zero_()
+    assert all(logits.std() > 0 for logits in twin(image))
+    assert all(not torch.equal(a, b) for a, b in zip(net(image), twin(image), strict=True))
+    assert not [block for block in net.net.decoder.blocks if "output" in vars(block)]
+    with torch.no_grad():
+        net.eval()(image)
+    assert not [block for block in net.net.decoder.blocks if "output" in vars(block)]
+
+
+def test_checkpointing_gives_the_same_coarser_logits_and_gradients():
+    plain, image = deep(3, dropout=0.2).train(), torch.rand(2, 1, 64, 64)
+    other = copy.deepcopy(plain)
+    assert checkpoint_activations(other) > 0
+    for net in (plain, other):
+        torch.manual_seed(1)
+        sum(logits.square().mean() for logits in net(image)).backward()
+    assert all(torch.equal(a.grad, b.grad) for a, b in zip(plain.parameters(), other.parameters(), strict=True))
+
+
 # what is refused
 
 
@@ -80,6 +164,8 @@ def test_values_that_contradict_each_other_are_refused():
         "attention: scse wants decoder_channels of 16 or more, got [32, 16, 16, 16, 8]"
     )
     assert message(dropout=1.0) == "dropout must be from 0 to below 1, got 1.0"
+    for scales in (-1, 5):
+        assert message(deep_supervision=scales) == f"deep_supervision must be from 0 to 4 (depth - 1), got {scales}"
 
 
 # weights

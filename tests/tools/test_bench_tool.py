@@ -135,7 +135,10 @@ def test_loader_with_neighbours_lesions_accumulation_and_threads(folder):
 
 @pytest.mark.slow
 def test_training_loop_against_the_bare_loop(folder):
-    data, text = measured(folder, "train", "small.yaml", "--steps", 2, "--blocks", 2, "--peak-tflops", 0.5)
+    every = "plain,transforms,augment,ram,device,both,compile"
+    data, text = measured(
+        folder, "train", "small.yaml", "--only", every, "--steps", 2, "--blocks", 2, "--peak-tflops", 0.5
+    )
     variants = [
         "no augmentation",
         "transforms on the CPU",
@@ -143,9 +146,15 @@ def test_training_loop_against_the_bare_loop(folder):
         "no augmentation, cache ram",
         "no augmentation, cache device",
         "augmentation and cache on the device",
+        "no augmentation, torch.compile",
     ]
     assert list(data["tables"]) == ["loop", "step", "between", "arithmetic"]
-    assert list(rows(data, "loop")) == [*variants[:2], "  without hooks and logging", *variants[2:]]
+    assert list(rows(data, "loop")) == [
+        *variants[:2],
+        "  without hooks and logging",
+        *variants[2:],
+        "  bare loop, not compiled",
+    ]
     assert list(rows(data, "arithmetic")) == variants
     assert_speeds(data, "loop", ("full", "bare", "ratio"), 2)
     assert_speeds(data, "arithmetic", ("gflop", "tflops", "bare_tflops", "share"), 2)
