@@ -40,11 +40,11 @@ def main() -> int:
     registry.discover("plugins")
     from core.bench.report import check_target
     from core.bench.stage import find_device
-    from core.bench.timing import remember_interrupts
+    from core.bench.timing import remembering_interrupts
 
-    remember_interrupts()
     check_target(args.json)
-    report: Report = args.function(args, find_device(args.device))
+    with remembering_interrupts():
+        report: Report = args.function(args, find_device(args.device))
     print(report.text())
     if args.json is not None:
         report.write(args.json)

@@ -15,7 +15,7 @@ import registry
 from core.bench.plain import NpySlices, PlainLoader, RawCopy, write_slices
 from core.bench.report import Column, Report, Table
 from core.bench.stage import scratch
-from core.bench.timing import Spread, in_turns, progress, rate, ratio, timed
+from core.bench.timing import Spread, in_turns, progress, rate, ratio, timed, uninterrupted
 from core.build import build
 from core.data.loader import Blueprint, TrainLoader
 from core.data.samples import Key
@@ -140,7 +140,8 @@ def bench_loader(
         for key, loader in both:
             stack.callback(loader.close)
             sides[key] = _drain(loader, stretch.first)
-            sides[key]()  # starts the workers
+            with uninterrupted():  # a process that is interrupted in the middle of its start prints a traceback
+                sides[key]()
         for transforms in kinds:
             _check_same(stretch, chosen[transforms], plain["npy", transforms])
         few = list(plain["npy", False])[: math.ceil(IMAGES / stretch.micro)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -158,9 +157,7 @@ class PlainLoader:
 def _settle_worker(_: int) -> None:
     import cv2
 
-    # As the workers of training: one thread each, and a group of its own, which Ctrl-C does not reach.
-    cv2.setNumThreads(0)
-    os.setpgid(0, 0)
+    cv2.setNumThreads(0)  # one thread a process, as the workers of training
 
 
 class RawCopy:

@@ -55,8 +55,9 @@ def rate(amount: float, seconds: Spread) -> Spread:
 _interrupted = False
 
 
-def remember_interrupts() -> None:
-    """From here on Ctrl-C is not only raised but remembered, for `in_turns` to look at.
+@contextmanager
+def remembering_interrupts() -> Iterator[None]:
+    """In here Ctrl-C is not only raised but remembered, for `in_turns` to look at.
 
     Raised while Python tidies up a generator it would be printed and forgotten, and the benchmark would go on.
     """
@@ -66,7 +67,21 @@ def remember_interrupts() -> None:
         _interrupted = True
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGINT, interrupt)
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of this context; processes that are started in here never hear of it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def in_turns(sides: Mapping[str, Callable[[], float]], blocks: int, bar: tqdm) -> dict[str, Spread]:
@@ -78,7 +93,7 @@ def in_turns(sides: Mapping[str, Callable[[], float]], blocks: int, bar: tqdm) -
         bar: moved on by ``len(sides) * (blocks + 1)``.
 
     Raises:
-        KeyboardInterrupt: if Ctrl-C was pressed since `remember_interrupts`.
+        KeyboardInterrupt: if Ctrl-C was pressed in `remembering_interrupts`.
     """
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     for block in range(-1, blocks):

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import mmap
 import os
 import sys
-import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
@@ -17,7 +15,7 @@ from tqdm import tqdm
 
 from core import dist
 from core.contracts import Batch, Record, Sample
-from core.data.memory import free_bytes, size
+from core.data.memory import Shared, free_bytes, size
 from core.data.samples import Key, Samples, ShapeError
 from core.data.workers import in_threads
 from core.errors import UserError
@@ -33,41 +31,23 @@ Shapes = tuple[tuple[int, ...], tuple[int, ...]]
 
 
 class RamCache:
-    """A training set's samples in memory that all processes of a computer share; stands in for the data set.
-
-    Processes get the same pages, however they start, and so do the ranks of one computer: an anonymous file holds
-    them, which is gone with the last process that has it open. (``/dev/shm`` may be small, as in containers.)
-    """
+    """A training set's samples in memory that data processes and ranks share; stands in for the data set."""
 
     draws = False
 
-    def __init__(self, path: str | None, count: int, shapes: Shapes, lesions: bool) -> None:
-        self.count, self.shapes, self.lesions = count, shapes, lesions
-        self.bytes = _bytes(count, shapes, lesions)
-        self._file = _create(self.bytes) if path is None else os.open(path, os.O_RDWR)
-        if self._file is not None:
-            weakref.finalize(self, os.close, self._file)
-        memory = np.empty(self.bytes, np.uint8) if self._file is None else mmap.mmap(self._file, self.bytes)
+    def __init__(self, memory: Shared, count: int, shapes: Shapes, lesions: bool) -> None:
+        self.memory, self.count, self.shapes, self.lesions = memory, count, shapes, lesions
+        self.bytes = memory.count
         arrays: dict[str, np.ndarray] = {}
         at = 0
         for name, (shape, dtype) in _layout(shapes, lesions).items():
-            arrays[name] = np.ndarray((count, *shape), dtype, memory, at)
+            arrays[name] = memory.array((count, *shape), dtype, at)
             at += arrays[name].nbytes
         self.image, self.label, self.lesion = arrays["image"], arrays["label"], arrays.get("lesion")
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle where the memory is found, not what it holds."""
-        if self.path is None:
-            raise UserError(
-                "dataset.cache=ram: this system has no memory that such processes can share; "
-                "set train.worker_start=thread"
-            )
-        return RamCache, (self.path, self.count, self.shapes, self.lesions)
-
-    @property
-    def path(self) -> str | None:
-        """Under which other processes find the memory while this one lives; None where they cannot."""
-        return None if self._file is None else f"/proc/{os.getpid()}/fd/{self._file}"
+        return RamCache, (self.memory, self.count, self.shapes, self.lesions)
 
     def load(self, index: int, rng: np.random.Generator) -> Sample:
         """A copy of the sample at `index`."""
@@ -138,10 +118,11 @@ def ram_cache(samples: Samples, threads: int) -> RamCache:
     mine, leads = here.index(dist.rank()), here[0] == dist.rank()
     if leads:
         _check_room("ram", _CPU, count, shapes, lesions)
-        kept = RamCache(None, count, shapes, lesions)
-        dist.gather(kept.path)
+        memory = Shared(_bytes(count, shapes, lesions))
+        dist.gather(memory.path)
     else:
-        kept = RamCache(dist.gather(None)[here[0]], count, shapes, lesions)
+        memory = Shared(_bytes(count, shapes, lesions), dist.gather(None)[here[0]])
+    kept = RamCache(memory, count, shapes, lesions)
 
     def fill(reader: Samples, first: int) -> None:
         end = min(first + _CHUNK, count)
@@ -249,11 +230,3 @@ def _computer() -> str:
     except OSError:
         ids.append(str(os.getpid()))
     return " ".join(ids)
-
-
-def _create(count: int) -> int | None:
-    if not hasattr(os, "memfd_create"):
-        return None
-    file = os.memfd_create("hepar-samples")
-    os.ftruncate(file, count)
-    return file

@@ -1,11 +1,17 @@
-"""How much memory there is."""
+"""How much memory there is, and memory that processes share."""
 
 from __future__ import annotations
 
+import mmap
 import os
+import weakref
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+
+from core.errors import UserError
 
 
 def free_bytes(device: torch.device) -> int:
@@ -21,6 +27,47 @@ def size(count: float) -> str:
         if count >= 0.05 * unit:
             return f"{count / unit:.1f} {name}"
     return f"{count / 1024:.1f} kB"
+
+
+class Shared:
+    """Memory that other processes of this computer can map too, however they start, if they get this object.
+
+    An anonymous file holds it, which is gone with the last process that has it open. (``/dev/shm`` may be small, as it
+    is in containers.)
+
+    Args:
+        count: bytes.
+        path: where another process has it open; None takes new memory.
+
+    Attributes:
+        path: under which other processes find it while this object lives; None where a system has no such files, and
+            then the memory is this process's alone.
+    """
+
+    def __init__(self, count: int, path: str | None = None) -> None:
+        self.count, self.path = count, None
+        if path is None and not hasattr(os, "memfd_create"):
+            self.buffer: Any = bytearray(count)
+            return
+        if path is None:
+            file = os.memfd_create("hepar-data")
+            os.ftruncate(file, count)
+        else:
+            file = os.open(path, os.O_RDWR)
+        weakref.finalize(self, os.close, file)
+        self.path, self.buffer = f"/proc/{os.getpid()}/fd/{file}", mmap.mmap(file, count)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle where it is found, not what it holds."""
+        if self.path is None:
+            raise UserError(
+                "this system has no memory that such data processes could share; set train.worker_start=thread"
+            )
+        return Shared, (self.count, self.path)
+
+    def array(self, shape: tuple[int, ...], dtype: str, at: int) -> np.ndarray:
+        """The memory from byte `at` on as an array."""
+        return np.ndarray(shape, dtype, self.buffer, at)
 
 
 def _of_computer() -> int:

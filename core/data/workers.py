@@ -5,19 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import queue
-import signal
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
-
-import torch
-from torch.utils.data import DataLoader
+from typing import Protocol, TypeVar
 
 from core.contracts import Batch
+from core.data.processes import Processes
 from core.data.samples import Empty, Key, Samples, pinned_memory, plain_memory
-from core.errors import UserError
 from core.parallel import cpus
 
 _Item = TypeVar("_Item")
@@ -132,7 +127,7 @@ def in_threads(
         finally:
             free.put(samples)
 
-    pool = ThreadPoolExecutor(len(twins), thread_name_prefix="hepar-data", initializer=_one_opencv_thread)
+    pool = ThreadPoolExecutor(len(twins), thread_name_prefix="hepar-data", initializer=one_opencv_thread)
     flying: deque[Future[_Result]] = deque()
     try:
         for item in items:
@@ -145,121 +140,9 @@ def in_threads(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-class Processes:
-    """Processes of torch's loader, kept from epoch to epoch."""
-
-    def __init__(self, samples: Samples, workers: int, start: str, prefetch: int, *, pin: bool) -> None:
-        self.ahead = workers * prefetch
-        self._keys = _Keys()
-        self._loader: DataLoader[Any] | None = DataLoader(
-            _InProcess(samples),  # type: ignore[arg-type]
-            batch_sampler=self._keys,
-            collate_fn=_as_is,
-            num_workers=workers,
-            multiprocessing_context=start,
-            persistent_workers=True,
-            prefetch_factor=prefetch,
-            worker_init_fn=_settle_worker,
-            pin_memory=pin,
-        )
-
-    def run(self, keys: Iterable[list[Key]]) -> Generator[Batch, None, None]:
-        """The micro-batches; a worker's UserError is raised as itself, any other error with the worker's traceback."""
-        assert self._loader is not None, "these workers were closed"
-        self._keys.keys = keys
-        try:
-            for batch in _begun(self._loader):
-                if isinstance(batch, _Refusal):
-                    raise UserError(batch.text)
-                yield batch
-        except Exception as error:
-            died = None if isinstance(error, UserError) else self._died(error)
-            if died is None:
-                raise
-            raise UserError(
-                f"{died}; most likely memory ran out: try a smaller train.prefetch, fewer train.workers, or "
-                f"train.worker_start=thread"
-            ) from error
-
-    def _died(self, error: Exception) -> str | None:
-        """Which process is gone, if one is; torch says so in one of several ways, depending on who notices first."""
-        iterator = None if self._loader is None else self._loader._iterator
-        for worker in getattr(iterator, "_workers", ()):
-            worker.join(1.0 if isinstance(error, (OSError, EOFError)) else 0.0)  # it may be about to
-            if worker.exitcode:
-                how = f"ended with exit code {worker.exitcode}"
-                if worker.exitcode < 0:
-                    how = f"was killed by {signal.Signals(-worker.exitcode).name}"
-                return f"data process {worker.pid} {how}"
-        return None
-
-    def close(self) -> None:
-        """End the processes."""
-        iterator = None if self._loader is None else self._loader._iterator
-        self._loader = None
-        if iterator is not None and hasattr(iterator, "_shutdown_workers"):
-            # torch does this with the last reference, which an exception's traceback may hold.
-            iterator._shutdown_workers()
-
-
-def _begun(loader: DataLoader[Any]) -> Iterator[Any]:
-    before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
-    iterator = iter(loader)
-    if before is not None and signal.getsignal(signal.SIGCHLD) is not before:
-        # torch's handler raises wherever the signal finds the training, in the middle of a checkpoint, say; without it
-        # torch finds a dead process when its batch is due.
-        signal.signal(signal.SIGCHLD, before)
-    return iterator
-
-
-class _Keys:
-    """What torch's loader walks over, anew each epoch."""
-
-    keys: Iterable[list[Key]] = ()
-
-    def __iter__(self) -> Iterator[list[Key]]:
-        return iter(self.keys)
-
-
-@dataclass(frozen=True)
-class _Refusal:
-    text: str
-
-
-class _InProcess:
-    """The samples, as torch's loader asks for them in a worker process."""
-
-    def __init__(self, samples: Samples) -> None:
-        self.samples = samples
-
-    def __getitems__(self, keys: Sequence[Key]) -> Batch | _Refusal:
-        try:
-            return self.samples.batch(keys, _shared_memory)
-        except UserError as error:
-            # Raised here it would reach the user wrapped in a traceback of torch's.
-            return _Refusal(str(error))
-
-
-def _shared_memory(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    # As torch's own collate does: memory that the other process sees, so that the batch is not copied once more.
-    count = torch.Size(shape).numel()
-    storage = torch.UntypedStorage._new_shared(count * dtype.itemsize, device="cpu")
-    return torch.empty(0, dtype=dtype).set_(storage, 0, shape)  # type: ignore[call-overload]
-
-
-def _as_is(batch: Any) -> Any:
-    return batch
-
-
-def _one_opencv_thread() -> None:
+def one_opencv_thread() -> None:
+    """Keep OpenCV from threads of its own."""
     import cv2
 
     # OpenCV's pool in each data worker would fight the training for the cores.
     cv2.setNumThreads(0)
-
-
-def _settle_worker(_: int) -> None:
-    _one_opencv_thread()
-    # A group of its own: Ctrl-C and torchrun's SIGTERM reach the whole group of the training, which finishes its step
-    # and then ends its workers; torch's watchdog ends them if it is killed.
-    os.setpgid(0, 0)

@@ -1,22 +1,9 @@
-"""tools/bench.py, run as a user does on scans of a few kilobytes: what the report holds, never how fast anything is."""
-
-import importlib.util
-import json
-import math
-import os
-import shlex
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+"""tools/bench.py: what its reports hold, never how fast anything is."""
 
 import pytest
-from tiny_run import call, forgotten, make_run
+from tiny_bench import assert_speeds, make_bench, measured, rows
+from tiny_run import forgotten, make_run
 
-from core.errors import UserError
-
-ROOT = Path(__file__).resolve().parents[2]
 LESION_LOSS = '''
 from registry import register
 
@@ -30,79 +17,9 @@ class LesionMean:
 '''
 
 
-def harness():
-    """tests/core/train/harness.py, which lies on the path of other tests only."""
-    spec = importlib.util.spec_from_file_location("bench_harness", ROOT / "tests" / "core" / "train" / "harness.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """An experiment with scans, not yet prepared, and a folder for temporary files beside it."""
-    here = tmp_path_factory.mktemp("bench")
-    harness().experiment(here, split={"name": "stratified", "test": 0.125, "val": 0.125, "seed": 0})
-    (here / "tmp").mkdir()
-    return here
-
-
-def environment(folder):
-    kept = {key: value for key, value in os.environ.items() if key not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-    # Torch makes a folder for compiled code wherever temporary files go.
-    more = {"TORCHINDUCTOR_CACHE_DIR": str(folder.parent / "inductor")}
-    return {**kept, **more, "OMP_NUM_THREADS": "1", "TMPDIR": str(folder / "tmp")}
-
-
-def command(*words):
-    return [sys.executable, str(ROOT / "tools" / "bench.py"), *map(str, words)]
-
-
-def bench(folder, *words, **more):
-    return subprocess.run(
-        command(*words),
-        cwd=folder,
-        env={**environment(folder), **more},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def measured(folder, *words):
-    """The JSON of a run that worked and left nothing behind, and what it printed."""
-    before = {path for path in folder.iterdir() if path.name != "store"}
-    done = bench(folder, *words, "--json", "out.json")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert {path for path in folder.iterdir() if path.name not in ("store", "out.json")} == before
-    assert list((folder / "tmp").iterdir()) == []
-    data = json.loads((folder / "out.json").read_text())
-    (folder / "out.json").unlink()
-    assert data["bench"] == words[0]
-    assert data["command"].endswith(f"bench.py {shlex.join(map(str, words))} --json out.json")
-    assert data["cpu"]
-    assert (data["cores"] >= 1, data["threads"], data["memory_gb"] > 0) == (True, 1, True)
-    assert {"torch", "numpy", "h5py", "hdf5plugin", "nibabel"} <= {k for k, v in data["versions"].items() if v}
-    return data, done.stdout
-
-
-def rows(data, table):
-    return {row["row"]: row for row in data["tables"][table]["rows"]}
-
-
-def assert_speeds(data, table, keys, blocks):
-    """These figures of every row are positive, with a value a block, or left out where the row has none."""
-    for name, row in rows(data, table).items():
-        for key in keys:
-            figure = row.get(key)
-            if figure is None:
-                continue
-            values = figure["values"] if isinstance(figure, dict) else [figure]
-            assert all(math.isfinite(v) and v > 0 for v in values), (table, name, key)
-            if isinstance(figure, dict):
-                assert len(values) == blocks
-                assert figure["low"] <= figure["median"] <= figure["high"]
+    return make_bench(tmp_path_factory.mktemp("bench"))
 
 
 def test_loader_against_npy_and_copies_and_by_workers(folder):
@@ -180,6 +97,7 @@ def test_training_loop_with_workers_and_accumulation(folder):
     assert (data["settings"]["micro_batch"], data["settings"]["workers"]) == (3, "1 auto")
 
 
+@pytest.mark.slow
 def test_prepare_against_the_plain_way(folder):
     words = ("prepare", "small.yaml", "--cases", 2, "--blocks", 1, "--processes", "1,2")
     data, text = measured(folder, *words)
@@ -222,120 +140,3 @@ def test_evaluate_a_run_with_its_best_checkpoint(tmp_path):
     again, _ = measured(tmp_path, "predict", "run", *overrides, "--cases", 1, "--blocks", 1)
     assert again["settings"]["weights"] == "best.pt"
     assert list(rows(again, "speed")) == ["bare network", "inferer", "file to file", "the parts below"]
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (
-            ("train", "--steps", 100, "--only", "plain"),
-            "--steps 100: a block has to fit into an epoch, which has 4 steps; want fewer steps, or a smaller "
-            "train.batch\n",
-        ),
-        (("loader", "train.bath=3"), "command line  train.bath: no such key, did you mean 'batch'?\n"),
-        (
-            ("train", "transform=[]", "--only", "augment"),
-            "--only augment: the experiment has no augmentation, nor transforms of the same names, so there is nothing "
-            "to measure\n",
-        ),
-    ],
-)
-def test_what_cannot_be_measured_is_said_and_exits_2(folder, words, message):
-    done = bench(folder, words[0], "small.yaml", *words[1:])
-    assert (done.returncode, done.stdout) == (2, "")
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
-    assert list((folder / "tmp").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("loader", "absent.yaml"), "absent.yaml: no such file"),
-        (("predict", "--device", "cuda:x"), "--device cuda:x: want cpu, cuda or cuda:1 ("),
-        (("train", "--json", "no/out.json"), "--json no/out.json: no such folder: no"),
-        (("train", "--json", "tmp"), "--json tmp: a folder; want a file"),
-        (("prepare", "--root", "absent"), "source 'lits': absent: no such folder"),
-    ],
-)
-def test_files_and_devices_that_are_not_there(folder, monkeypatch, words, message):
-    monkeypatch.chdir(folder)
-    with pytest.raises(UserError) as caught:
-        call("bench", *words)
-    assert message in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (
-            ("train", "--only", "plan"),
-            "argument --only: no 'plan', did you mean 'plain'?; there are plain, transforms, ",
-        ),
-        (("loader", "--blocks", "0"), "argument --blocks: want a number of at least 1, got '0'\n"),
-        (("loader", "--workers", "1,x"), "argument --workers: want a number of at least 1, got 'x'\n"),
-        (("loader", "a.yaml", "b.yaml"), "bench.py: error: want one experiment, got a.yaml b.yaml\n"),
-        (("loader", "--blcks", "2"), "bench.py: error: unrecognized arguments: --blcks"),
-        (("speed",), "argument loader|train|prepare|predict|evaluate: invalid choice: 'speed'"),
-        ((), "the following arguments are required: loader|train|prepare|predict|evaluate\n"),
-    ],
-)
-def test_arguments_that_make_no_sense(capsys, words, message):
-    with pytest.raises(SystemExit) as caught:
-        call("bench", *words)
-    assert caught.value.code == 2
-    assert message in capsys.readouterr().err
-
-
-def test_several_processes_are_refused(folder):
-    done = bench(folder, "train", "small.yaml", RANK="0", WORLD_SIZE="2")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "a benchmark measures one process: start it with python, not with torchrun\n"
-
-
-def test_a_scan_that_is_gone_is_named(folder, tmp_path):
-    (tmp_path / "tmp").mkdir()
-    harness().experiment(tmp_path)
-    assert bench(tmp_path, "predict", "small.yaml", "--blocks", 1, "--cases", 1).returncode == 0
-    (tmp_path / "scans" / "volume-100.nii").unlink()
-    done = bench(tmp_path, "predict", "small.yaml", "--blocks", 1)
-    assert done.returncode == 2
-    path = tmp_path / "scans" / "volume-100.nii"
-    assert done.stderr == f"{path}: the scan of case 'volume-100' is no longer there; prepare the store again\n"
-
-
-def test_a_bad_scan_is_named(folder, tmp_path):
-    (tmp_path / "tmp").mkdir()
-    harness().experiment(tmp_path)
-    path = tmp_path / "scans" / "volume-101.nii"
-    path.write_bytes(path.read_bytes()[:3000])
-    done = bench(tmp_path, "prepare", "small.yaml", "--cases", 2, "--blocks", 1)
-    assert done.returncode == 2
-    assert f"  volume-101  {path}: unreadable or cut short (" in done.stderr or "nibabel" in done.stderr
-    assert list((tmp_path / "tmp").iterdir()) == []
-
-
-@pytest.mark.parametrize("words", [("train", "--only", "plain"), ("loader", "--seconds", "0.01")], ids=lambda w: w[0])
-def test_ctrl_c_leaves_nothing_behind(folder, words):
-    process = subprocess.Popen(
-        command(words[0], "small.yaml", *words[1:], "--steps", 2, "--blocks", 10**6),
-        cwd=folder,
-        env=environment(folder),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    sign = {"train": "*/plain/checkpoints/step_*.pt", "loader": "*/*_image.npy"}[words[0]]
-    until = time.monotonic() + 120
-    while not list((folder / "tmp").glob(f"hepar_bench_{sign}")):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    time.sleep(0.5)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the whole group
-    out, errors = process.communicate(timeout=60)
-    assert (process.returncode, out) == (130, "")
-    assert errors.endswith("interrupted\n")
-    assert "Traceback" not in errors
-    assert list((folder / "tmp").iterdir()) == []

@@ -49,7 +49,7 @@ class OddSlices:
             raise ZeroDivisionError(f"sample {index}")
         if index == self.at and self.how == "interrupt":
             raise KeyboardInterrupt
-        if index == self.at and self.how == "smaller":
+        if (index == self.at and self.how == "smaller") or (index == 0 and self.how == "first smaller"):
             return Sample(sample.image[:, :16], sample.label[:16], None, index)
         return sample
 

@@ -107,10 +107,10 @@ def test_filling_can_be_interrupted_and_fails_with_the_error(store, cache, how, 
 
 def test_kept_memory_is_gone_with_the_loader(store):
     found = loader(store, cache="ram", lesions=True)
-    path = found.samples.kept.path
+    path = found.samples.kept.memory.path
     assert os.stat(path).st_size == 24 * 480 * (2 + 1 + 4)
     link = os.readlink(path)
-    assert "memfd:hepar-samples" in link
+    assert "memfd:hepar-data" in link
     del found
     assert link not in [os.readlink(p) for p in Path("/proc/self/fd").iterdir() if p.is_symlink() and p.exists()]
 
@@ -130,7 +130,7 @@ if __name__ == "__main__":
     kept = loader(Path({store!r}), cache="ram", worker_start="fork", **options)
     plain = loader(Path({store!r}), worker_start="thread", **options)
     assert_same(epochs(kept, (0, 0), (1, 1)), epochs(plain, (0, 0), (1, 1)))
-    inode = os.stat(kept.samples.kept.path).st_ino
+    inode = os.stat(kept.samples.kept.memory.path).st_ino
     Path({folder!r}, f"{{dist.rank()}}.json").write_text(json.dumps([inode, os.getpid()]))
     kept.close(), plain.close()
     dist.stop()

@@ -3,9 +3,12 @@
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 
 import pytest
 from loading import assert_same, epochs, loader, odd_plugins, write_store
@@ -154,17 +157,64 @@ def test_threads_are_at_most_so_many_micro_batches_ahead(store, monkeypatch):
 
 
 def test_a_killed_worker_is_named_with_what_to_do(store):
-    before = signal.getsignal(signal.SIGCHLD)
-    found = loader(store, workers=1, worker_start="fork", batch=1)
+    found = loader(store, workers=2, worker_start="fork", batch=1)
     epoch = found.epoch(0)
     next(epoch)
-    assert signal.getsignal(signal.SIGCHLD) is before  # nobody raises but where a batch is due
-    (worker,) = multiprocessing.active_children()
+    worker = multiprocessing.active_children()[0]
     os.kill(worker.pid, signal.SIGKILL)
     with pytest.raises(UserError) as error:
         list(epoch)
     assert str(error.value) == (
-        f"data process {worker.pid} was killed by SIGKILL; most likely memory ran out: try a smaller train.prefetch, "
+        f"data process {worker.pid} was killed by SIGKILL; if memory ran out, try a smaller train.prefetch, "
         f"fewer train.workers, or train.worker_start=thread"
     )
     found.close()
+    assert _none_left()
+
+
+def test_processes_end_with_a_loader_that_nobody_closed(store):
+    found = loader(store, workers=2, worker_start="fork")
+    next(found.epoch(0))
+    assert len(multiprocessing.active_children()) == 2
+    del found
+    assert _none_left()
+
+
+def test_micro_batches_larger_than_the_first_sample_told_travel_too(store):
+    options = {"dataset": "{name: odd_slices, how: first smaller}", "sampler": "{name: in_order}", "batch": 1}
+    found = loader(store, workers=2, worker_start="fork", prefetch=2, **options)
+    want = epochs(loader(store, **options), (0, 0))
+    assert [tuple(b.label.shape) for b in want[:2]] == [(1, 16, 24), (1, 20, 24)]
+    assert_same(epochs(found, (0, 0), (0, 3)), want + want[3:])
+    found.close()
+
+
+ORPHANS = """
+import os, signal, sys
+sys.path[:0] = [{root!r}, {here!r}]
+import multiprocessing, registry
+from loading import loader
+from pathlib import Path
+
+if __name__ == "__main__":
+    registry.discover("plugins")
+    found = loader(Path({store!r}), workers=2, worker_start="fork")
+    next(found.epoch(0))
+    print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_processes_end_with_a_training_that_is_killed(store, tmp_path):
+    script, here = tmp_path / "orphans.py", Path(__file__).resolve().parent
+    script.write_text(ORPHANS.format(root=str(here.parents[2]), here=str(here), store=str(store)))
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    children = [int(pid) for pid in done.stdout.split()]
+    assert len(children) == 2
+    assert _none_left(lambda: [pid for pid in children if Path(f"/proc/{pid}/cmdline").exists() and _runs(pid)])
+
+
+def _runs(pid):
+    # A process that nobody has waited for yet has ended all the same.
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"

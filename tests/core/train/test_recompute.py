@@ -257,7 +257,7 @@ def test_compiled_it_gives_what_the_compiled_network_gives_and_counts_a_batch_on
 
 
 RANKS = """
-import copy, gc, os, sys
+import gc, sys
 sys.path[:0] = {paths!r}
 import torch
 import torch.distributed as dist
@@ -284,7 +284,8 @@ assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
 everyone = [None, None]
 dist.all_gather_object(everyone, [p.detach() for p in net.parameters()])
 assert all(torch.equal(a, b) for a, b in zip(*everyone, strict=True))
-print("equal on rank", dist.get_rank(), flush=True)
+sys.stdout.write(f"equal on rank {{dist.get_rank()}}\\n")  # in one piece: both ranks write into one pipe
+sys.stdout.flush()
 dist.barrier()
 dist.destroy_process_group()
 """
