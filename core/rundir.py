@@ -79,7 +79,9 @@ class RunLock:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                raise RunError(f"{run}: another process is training in it; wait, or name another with run=...") from None
+                raise RunError(
+                    f"{run}: another process is training in it; wait, or name another with run=..."
+                ) from None
             # Some network file systems have no locks.
             print(f"note: {run}: cannot be locked ({error.strerror}); see to it that nothing else trains in it")
 

@@ -127,7 +127,8 @@ class RunState:
         step: global batches consumed.
         config: the experiment as YAML.
         resumed_from: the step of the checkpoint that this process went on from, or None.
-        cost: what the last logged steps cost: ``images_per_s``, ``loader_wait`` (share of the time), ``memory_gb``.
+        cost: what the last logged steps cost: ``images_per_s``, ``loader_wait`` (share of the time), ``memory_gb``
+            (most taken so far: of the GPU, else of this process).
         evaluated_step: the step of the last validation that this run has on record.
         examples: slices of the last validation to look at, the same ones each time.
     """

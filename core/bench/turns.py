@@ -103,6 +103,8 @@ class Turns(Hooks):
                 seconds = yield from self._turn(name)
                 if block >= 0:
                     self.seconds[name].append(seconds)
+                else:
+                    self.waited, self.looped = 0.0, 0
                 self.tick(name)
         # A few logs, since the blocks may hold none.
         settings = self.trainer.settings

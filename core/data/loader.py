@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
@@ -116,10 +117,8 @@ class TrainLoader:
 
     def memory(self) -> str:
         """What the batches that wait for their step take, and the samples that are kept."""
-        keys = next(self._keys(0, 0))[:1]
-        batch = self._batch(keys)
-        tensors = [t for t in (batch.image, batch.label, batch.lesion) if t is not None]
-        each, ahead = self.micro * sum(t.nbytes for t in tensors), self._source.ahead
+        each = self.micro * sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.samples.layout())
+        ahead = self._source.ahead
         text = f"{ahead} micro-batches ahead, {size(ahead * each)}" if ahead else f"no batch ahead, {size(each)}"
         if self._cache is None:
             return text

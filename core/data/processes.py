@@ -101,7 +101,7 @@ class Processes:
         _end_all(self._team)
 
     def _start(self, micro: list[Key]) -> None:
-        room = _room(self.samples.batch(micro[:1]), len(micro))
+        room = _end([((len(micro), *shape), _name(dtype)) for shape, dtype in self.samples.layout()])
         for _ in range(self.workers):
             self._team.append(_Worker(self.samples, self._context, Shared(room * self.prefetch), room))
 
@@ -202,7 +202,7 @@ class _Slot:
         self.memory, self.at, self.end = memory, at, at + room
 
     def __call__(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        name = str(dtype).removeprefix("torch.")
+        name = _name(dtype)
         end = self.at + _step(shape, name)
         if end > self.end or self.memory.path is None:
             self.at = self.end + 1
@@ -229,10 +229,8 @@ def _arrays(memory: Shared, at: int, shapes: Sequence[tuple[tuple[int, ...], str
     return out
 
 
-def _room(one: Batch, count: int) -> int:
-    """Bytes of a micro-batch of `count` samples like the `one`."""
-    tensors = [t for t in (one.image, one.label, one.lesion) if t is not None]
-    return _end([((count, *t.shape[1:]), str(t.dtype).removeprefix("torch.")) for t in tensors])
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _settle() -> None:

@@ -23,6 +23,9 @@ from core.seed import sample_rng
 Key = tuple[int, int, int]
 """Epoch, position in the epoch's global order, position in the data set's records."""
 
+Layout = list[tuple[tuple[int, ...], torch.dtype]]
+"""Shape and type of one sample's image, label and, where a loss asks, lesion ids."""
+
 Empty = Callable[[tuple[int, ...], torch.dtype], torch.Tensor]
 """Where a batch's memory comes from."""
 
@@ -73,6 +76,7 @@ class Samples:
 
     def __init__(self, blueprint: Blueprint, kept: Any = None) -> None:
         self.blueprint, self.kept = blueprint, kept
+        self._layout: Layout | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what they are rebuilt from."""
@@ -116,7 +120,15 @@ class Samples:
         lesion = empty((count, *first.label.shape), torch.int32) if lesions else None
         batch = Batch(image, label, lesion, [k[2] for k in keys], [k[1] for k in keys])
         self.write(keys, batch, first)
+        self._layout = [(tuple(t.shape[1:]), t.dtype) for t in (image, label, lesion) if t is not None]
         return batch
+
+    def layout(self) -> Layout:
+        """Shape and type of each array of a sample: of those made last, or else of the first record."""
+        if self._layout is None:
+            self.batch([(0, 0, 0)])
+        assert self._layout is not None
+        return self._layout
 
     def write(self, keys: Sequence[Key], batch: Batch, first: Sample | None = None) -> None:
         """Write a micro-batch into a batch's memory; `first` is its first sample if it has been made already."""

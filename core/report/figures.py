@@ -25,7 +25,7 @@ WINDOW_HU = (-160, 240)
 REFERENCE, PREDICTION = "#56B4E9", "#E69F00"
 DASHES: Any = (0, (3.0, 1.6))
 COLOURS: dict[str, str] = {"liver": "#0072B2", "tumour": "#D55E00"}
-_STYLE: Any = {
+STYLE: Any = {
     "font.size": 9,
     "font.family": "DejaVu Sans",
     "axes.titlesize": 10,
@@ -104,7 +104,7 @@ def _ranked(rows: Rows) -> list[str]:
 
 def dice_distribution(path: Path, tables: Mapping[str, Rows], *, title: str) -> None:
     """Draw how Dice is distributed per slice and per case, for liver and tumour."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(7.2, 3.9), layout="constrained")
         figure.suptitle(title, fontsize=11, fontweight="bold")
         structures: tuple[Structure, ...] = ("liver", "tumour")
@@ -204,7 +204,7 @@ def overlays(path: Path, panels: Sequence[tuple[str, Panel]], rows: Rows, *, tit
         rows: the ``cases`` table, for the scores in the titles.
     """
     scores = {(row["case"], row["structure"]): row.get("dice") for row in rows}
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         boxes = [_view(panel) for _, panel in panels]
         layout = ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.0, hspace=0.0)
         height = 3.0 * max(_tall(panel, box) for (_, panel), box in zip(panels, boxes, strict=True))

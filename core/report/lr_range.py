@@ -9,7 +9,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from core.report.figures import _STYLE, COLOURS
+from core.report.figures import COLOURS, STYLE
 from core.report.tables import whole_file
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def draw(path: Path, curve: Curve, found: Suggestion, *, title: str) -> None:
     """Draw the loss over the learning rate, raw and smoothed, with the rates of note."""
     same = found.rate is not None and found.steepest is not None and abs(found.rate / found.steepest - 1) < 0.05
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(6.4, 3.8), layout="constrained")
         axis = figure.subplots()
         axis.plot(curve.rates, curve.losses, color="0.7", linewidth=1, label="loss of each step")

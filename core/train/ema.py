@@ -24,9 +24,11 @@ class EMA:
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int, moved: torch.Tensor | None = None) -> None:
-        """Follow the network after update number `step` (from 0); integer buffers are copied.
+        """Follow the network; integer buffers are copied.
 
         Args:
+            network: the trained network.
+            step: number of the update (from 0) that it has just had.
             moved: bool scalar on the device, false if the update was left out (fp16); None is true.
         """
         weight = 1 - min(self.decay, (1 + step) / (10 + step))

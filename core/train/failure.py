@@ -16,7 +16,6 @@ from core import dist
 from core.contracts import Batch, Record
 from core.errors import UserError
 
-
 MAX_SKIPPED = 20
 """fp16 steps in a row that the gradient scaler may skip before training stops."""
 
@@ -67,6 +66,6 @@ def out_of_memory(error: Exception, device: torch.device, data: Any) -> UserErro
     return UserError(
         f"the trial step ran out of memory on {device}: micro-batch {data.micro}, "
         f"{torch.cuda.max_memory_allocated(device) / 2**30:.1f} GB used at most of {total / 2**30:.1f} GB "
-        f"({free / 2**30:.1f} GB free now).\nTry {micro}train.activation_checkpointing=true, a smaller dataset.size, or "
-        f"train.precision=bf16. ({str(error).splitlines()[0]})"
+        f"({free / 2**30:.1f} GB free now).\nTry {micro}train.activation_checkpointing=true, a smaller "
+        f"dataset.size, or train.precision=bf16. ({str(error).splitlines()[0]})"
     )

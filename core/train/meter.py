@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import resource
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
@@ -74,6 +76,9 @@ class Meter:
         self.cost = {"images_per_s": self._images / seconds, "loader_wait": self._waited / seconds}
         if self.device.type == "cuda":
             self.cost["memory_gb"] = torch.cuda.max_memory_allocated(self.device) / 2**30
+        else:
+            unit = 1 if sys.platform == "darwin" else 1024
+            self.cost["memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
         self.reset()
         return {name: value / max(steps, 1.0) for name, value in zip(self.names, sums, strict=True)}
 

@@ -18,8 +18,8 @@ from core.errors import UserError
 from core.settings import TrainSettings
 from core.train import ddp, flags, state, trial
 from core.train.compiling import compile_network
-from core.train.ema import EMA
 from core.train.early import Judge
+from core.train.ema import EMA
 from core.train.evaluating import evaluating
 from core.train.failure import MAX_SKIPPED, NonFiniteError, failed_step, forget_failures
 from core.train.flags import Flags

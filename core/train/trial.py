@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
 
-from core import dist
 from core.contracts import Batch
 from core.errors import UserError
 from core.train.compiling import fall_back, reason
@@ -27,7 +27,7 @@ def settle(trainer: Trainer, batch: list[Batch]) -> None:
     before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
     ema = None if trainer.ema is None else {k: v.clone() for k, v in trainer.ema.state_dict().items()}
     objective = {k: v.clone() for k, v in trainer.objective.state_dict().items()}
-    states = step.optimizer.state_dict(), step.scaler.state_dict()
+    states = copy.deepcopy((step.optimizer.state_dict(), step.scaler.state_dict()))
     _try(trainer, batch)
     trainer.network.load_state_dict(before)
     trainer.objective.load_state_dict(objective)

@@ -170,7 +170,8 @@ def test_out_of_memory_in_the_trial_step_names_the_numbers_and_the_knobs(monkeyp
     data = SimpleNamespace(micro=12, batch=24, world=2)
     text = str(out_of_memory(RuntimeError("CUDA out of memory.\nmore"), torch.device("cuda", 0), data))
     assert text == (
-        "the trial step ran out of memory on cuda:0: micro-batch 12, 78.0 GB used at most of 80.0 GB (1.0 GB free now).\n"
+        "the trial step ran out of memory on cuda:0: micro-batch 12, 78.0 GB used at most of 80.0 GB "
+        "(1.0 GB free now).\n"
         "Try train.micro_batch=6 (same batch, more accumulation), train.activation_checkpointing=true, a smaller "
         "dataset.size, or train.precision=bf16. (CUDA out of memory.)"
     )
