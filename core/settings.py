@@ -66,8 +66,10 @@ class TrainSettings:
         save_minutes: minutes between checkpoints within an epoch; null saves at the ends of epochs alone.
         keep_last: checkpoints kept besides the best.
         log_every: steps between logged metrics.
-        workers: data workers a rank; "auto" is cores / ranks less one, at most 8; 0 loads in place.
-        worker_start: how data workers start; "thread" keeps them in this process, "auto" is fork where it exists.
+        workers: data workers a rank; "auto" is cores / ranks less one, at most 8 (4 without transforms); 0 loads in
+            place.
+        worker_start: how data workers start; "thread" keeps them in this process, "auto" does so without transforms,
+            else it is fork where it exists.
         prefetch: micro-batches that each data worker keeps ready.
         timeout_s: seconds that a rank waits for another before it gives up.
     """

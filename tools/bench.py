@@ -38,13 +38,15 @@ def main() -> int:
     """Measure, print, and write the JSON."""
     args = _parse()
     registry.discover("plugins")
-    from core.bench.report import check_target
+    from core.bench.report import check_target, machine
     from core.bench.stage import find_device
     from core.bench.timing import remembering_interrupts
 
     check_target(args.json)
     with remembering_interrupts():
-        report: Report = args.function(args, find_device(args.device))
+        device, environment = find_device(args.device), machine()
+        report: Report = args.function(args, device)
+    report.environment = environment
     print(report.text())
     if args.json is not None:
         report.write(args.json)

@@ -9,6 +9,7 @@ import platform
 import shlex
 import sys
 import textwrap
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,12 +80,13 @@ class Report:
 
     Attributes:
         settings: what was measured and how, by name.
+        environment: `machine`, as it was before anything was measured.
     """
 
     bench: str
     settings: Mapping[str, Any]
     tables: list[Table] = field(default_factory=list)
-    environment: dict[str, Any] = field(default_factory=lambda: {**machine(), "time": _now()})
+    environment: dict[str, Any] = field(default_factory=dict)
 
     def text(self) -> str:
         """The report for a terminal."""
@@ -95,7 +97,10 @@ class Report:
         rows = [
             ("command", here["command"]),
             ("machine", f"{here['cpu']}, {_many(here['cores'], 'core')}, {here['memory_gb']:.0f} GB, {gpu}"),
-            ("", f"torch on {_many(here['threads'], 'thread')}; load average {here['load']:.1f} at the start"),
+            (
+                "",
+                f"torch on {_many(here['threads'], 'thread')}; others kept {here['busy']:.1f} cores busy at the start",
+            ),
             ("versions", f"python {here['python']}, {versions}"),
             ("commit", f"{(here['commit'] or 'none')[:12]}{dirty}, {here['time']}"),
             ("settings", ", ".join(f"{name} {_word(value)}" for name, value in self.settings.items())),
@@ -103,8 +108,8 @@ class Report:
         lines = []
         for key, value in rows:
             lines += textwrap.wrap(value, WIDTH, initial_indent=f"{key:<10}", subsequent_indent=" " * 10)
-        if here["load"] > 0.5:
-            lines.append(f"{'note':<10}this machine was busy when it began; measure on a quiet one")
+        if here["busy"] > 0.25:
+            lines.append(f"{'note':<10}this machine was busy with other work; measure on a quiet one")
         return "\n\n".join(["\n".join(lines), *(table.text() for table in self.tables)])
 
     def data(self) -> dict[str, Any]:
@@ -129,7 +134,7 @@ def check_target(path: Path | None) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """This machine, the versions of what is measured, and the command."""
+    """This machine, how busy others keep it, the versions of what is measured, the command and the time."""
     import torch
 
     from core.rundir import environment
@@ -143,7 +148,8 @@ def machine() -> dict[str, Any]:
         "threads": found["threads"],
         "memory_gb": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30,
         "gpus": [f"{gpu.name} {gpu.total_memory / 2**30:.0f} GB" for gpu in gpus],
-        "load": os.getloadavg()[0],
+        "busy": _busy_cores(),
+        "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         **{key: found[key] for key in ("python", "platform", "versions", "commit", "dirty")},
     }
 
@@ -160,8 +166,22 @@ def _many(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def _now() -> str:
-    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+def _busy_cores(seconds: float = 0.5) -> float:
+    """Cores that all processes use while this one sleeps; the load average would still count the benchmark before."""
+    try:
+        before = _ticks()
+        time.sleep(seconds)
+        busy, total = (now - then for now, then in zip(_ticks(), before, strict=True))
+    except (OSError, ValueError):  # not Linux
+        return os.getloadavg()[0]
+    return busy / max(total, 1) * (os.cpu_count() or 1)
+
+
+def _ticks() -> tuple[int, int]:
+    line = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0]
+    # User, nice, system, idle, waiting for disks, interrupts (two kinds), stolen by other guests of the computer.
+    ticks = [int(word) for word in line.split()[1:9]]
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
 
 
 def _shown(value: Figure, column: Column) -> str:

@@ -67,10 +67,9 @@ class Chunks:
         if self.dtype.kind == "u":  # labels and lesions are mostly 0, and finding where is quicker than unpacking it
             out.fill(0)
             spans = _not_zero(packed, self._count, width, block // width)
+        source, target = np.frombuffer(packed, np.uint8).ctypes.data, out.ctypes.data
         for start, end, first, count in spans:
-            used = _library().bshuf_decompress_lz4(
-                packed[start:end], out.ctypes.data + first * width, count, width, block // width
-            )
+            used = _library().bshuf_decompress_lz4(source + start, target + first * width, count, width, block // width)
             if used != end - start:
                 raise OSError(f"chunk {z} cannot be unpacked")
 

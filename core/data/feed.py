@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 import torch
 
 from core.contracts import Batch
+
+_Item = TypeVar("_Item")
 
 
 def feed(batches: Iterable[Batch], accumulate: int, device: torch.device) -> Iterator[list[Batch]]:
@@ -51,9 +54,7 @@ def _copied(
         yield moved, event
 
 
-def _one_ahead(
-    items: Iterator[tuple[list[Batch], torch.cuda.Event]],
-) -> Iterator[tuple[list[Batch], torch.cuda.Event]]:
+def _one_ahead(items: Iterator[_Item]) -> Iterator[_Item]:
     """The same items, each taken before the one before it is given away."""
     current = next(items, None)
     while current is not None:

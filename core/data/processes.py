@@ -21,7 +21,7 @@ import torch
 
 from core.contracts import Batch
 from core.data.memory import Shared
-from core.data.samples import Empty, Key, Samples, pinned_memory, plain_memory
+from core.data.samples import Empty, Key, Samples, UsedAgain, pinned_memory, plain_memory
 from core.errors import UserError
 
 _ALIGNED = 64
@@ -74,7 +74,7 @@ class Processes:
     def __init__(self, samples: Samples, workers: int, start: str, prefetch: int, *, pin: bool) -> None:
         self.samples, self.workers, self.prefetch = samples, workers, prefetch
         self.ahead = workers * prefetch
-        self.memory: Empty = pinned_memory if pin else plain_memory
+        self.memory: Empty = pinned_memory if pin else UsedAgain()
         self._context: Any = multiprocessing.get_context(start)
         self._team: list[_Worker] = []
         weakref.finalize(self, _end_all, self._team)

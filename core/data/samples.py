@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import weakref
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -54,6 +56,34 @@ def plain_memory(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
     """Memory of this process."""
     # NumPy asks for huge pages, torch does not: a fresh batch then costs a fraction of the page faults.
     return torch.from_numpy(np.empty(shape, str(dtype).removeprefix("torch.")))
+
+
+class UsedAgain:
+    """Memory of this process that goes round: a batch that nobody holds any more leaves its own to a later one.
+
+    Fresh memory costs page faults, which here take a quarter of the time of reading a batch. Safe for threads.
+    """
+
+    def __init__(self, most: int = 64) -> None:
+        self._free: deque[np.ndarray] = deque(maxlen=most)
+
+    def __call__(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Memory for one array of a batch."""
+        array = self._take(shape, str(dtype).removeprefix("torch."))
+        lent = array.view()  # the tensor's storage holds it, and so does all that is made from the tensor
+        weakref.finalize(lent, self._free.append, array).atexit = False
+        return torch.from_numpy(lent)
+
+    def _take(self, shape: tuple[int, ...], dtype: str) -> np.ndarray:
+        for _ in range(len(self._free)):
+            try:
+                array = self._free.popleft()
+            except IndexError:  # another thread was quicker
+                break
+            if array.shape == shape and array.dtype == dtype:
+                return array
+            self._free.append(array)
+        return np.empty(shape, dtype)
 
 
 def pinned_memory(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

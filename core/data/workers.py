@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from core.contracts import Batch
 from core.data.processes import Processes
-from core.data.samples import Empty, Key, Samples, pinned_memory, plain_memory
+from core.data.samples import Empty, Key, Samples, UsedAgain, pinned_memory
 from core.parallel import cpus
 
 _Item = TypeVar("_Item")
@@ -82,7 +82,8 @@ class Here:
     ahead = 0
 
     def __init__(self, samples: Samples, *, pin: bool) -> None:
-        self.samples, self.memory = samples, pinned_memory if pin else plain_memory
+        self.samples = samples
+        self.memory: Empty = pinned_memory if pin else UsedAgain()
 
     def run(self, keys: Iterable[list[Key]]) -> Generator[Batch, None, None]:
         """The micro-batches, one by one."""
@@ -98,7 +99,7 @@ class Threads:
 
     def __init__(self, samples: Samples, workers: int, prefetch: int, *, pin: bool) -> None:
         self.ahead, self.workers = workers * prefetch, workers
-        self.memory: Empty = pinned_memory if pin else plain_memory
+        self.memory: Empty = pinned_memory if pin else UsedAgain()
         self._twins = [samples.twin() for _ in range(workers)]
 
     def run(self, keys: Iterable[list[Key]]) -> Generator[Batch, None, None]:

@@ -177,7 +177,7 @@ def summary(experiment: Experiment, trainer: Trainer, store: Store, parts: Mappi
     rows.append(("steps", f"{trainer.total_steps} ({epochs:.3g} epochs of {data.steps_per_epoch})"))
     split = f"{dist.world()} ranks x {data.accumulate} x {data.micro}" if settings.batch != data.micro else ""
     kind = "threads" if data.worker_start == "thread" else "processes"
-    workers = f"{data.workers} data {kind} a rank" if data.workers else "no data workers"
+    workers = f"data {kind} a rank: {data.workers}" if data.workers else "no data workers"
     rows.append(("batch", f"{settings.batch}{' = ' + split if split else ''}, {workers}"))
     rows.append(("memory", data.memory()))
     layout = ", channels_last" if settings.channels_last else ""

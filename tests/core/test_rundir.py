@@ -23,7 +23,7 @@ model: {name: unet, weights: null}
 loss: [dice]
 optimizer: {name: adamw, lr: 1e-3}
 """
-FILES = ("command.txt", "environment.json", "source.yaml", "split.json", "config.yaml")
+FILES = (".launch", "command.txt", "environment.json", "source.yaml", "split.json", "config.yaml")
 PARTS, HASHES = {"train": ["a", "b"], "val": ["c"], "test": ["d"]}, {"a": "1", "b": "2", "c": "3", "d": "4"}
 
 

@@ -1,7 +1,9 @@
+import os
+
 import pytest
 import torch
 
-from core.bench.report import Column, Report, Table
+from core.bench.report import Column, Report, Table, machine
 from core.bench.timing import in_turns, progress, rate, ratio, spread, timed
 
 
@@ -55,7 +57,7 @@ def test_a_report_as_it_is_printed_and_written(tmp_path):
         "threads": 1,
         "memory_gb": 23.6,
         "gpus": [],
-        "load": 0.1,
+        "busy": 0.1,
         "python": "3.11.1",
         "platform": "Linux",
         "versions": {"torch": "2.6", "timm": None},
@@ -67,7 +69,7 @@ def test_a_report_as_it_is_printed_and_written(tmp_path):
     assert report.text() == (
         "command   python bench.py\n"
         "machine   CPU 1, 2 cores, 24 GB, no GPU\n"
-        "          torch on 1 thread; load average 0.1 at the start\n"
+        "          torch on 1 thread; others kept 0.1 cores busy at the start\n"
         "versions  python 3.11.1, torch 2.6\n"
         "commit    0123456789ab and changes, 2026-01-01T00:00:00+00:00\n"
         "settings  size 256, ema none, loss dice focal\n"
@@ -84,5 +86,14 @@ def test_a_report_as_it_is_printed_and_written(tmp_path):
     assert data["tables"]["speed"]["rows"][0]["rate"] == {"median": 2, "low": 1, "high": 3, "values": [1, 2, 3]}
     assert data["tables"]["speed"]["rows"][1] == {"row": "that and more", "rate": 4.0, "ratio": "refused"}
     assert (data["bench"], data["settings"]["ema"], data["cpu"]) == ("test", None, "CPU 1")
-    here["load"] = 3.0
-    assert "this machine was busy when it began" in report.text()
+    here["busy"] = 1.0
+    assert "this machine was busy with other work" in report.text()
+
+
+def test_this_machine_is_described():
+    found = machine()
+    assert found["cpu"]
+    assert 0 <= found["busy"] <= max(os.cpu_count(), os.getloadavg()[0])
+    assert found["cores"] >= 1
+    assert found["versions"]["torch"]
+    assert found["gpus"] == [] or torch.cuda.is_available()

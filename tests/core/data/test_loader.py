@@ -7,11 +7,13 @@ from loading import assert_same, epochs, loader, odd_plugins, plan, write_store
 
 import registry
 from core.build import build
-from core.contracts import Sample
+from core.contracts import Record, Sample
+from core.data.feed import _one_ahead
 from core.data.store import Store
 from core.data.workers import choose
 from core.errors import UserError
 from core.infer.geometry import Geometry
+from core.train.assemble import _missing
 
 
 @pytest.fixture(scope="module")
@@ -218,3 +220,29 @@ def test_transforms_do_the_same_without_lesion_ids(store, name):
     assert np.array_equal(without.image, with_ids.image)
     assert np.array_equal(without.label, with_ids.label)
     assert without.label.dtype == np.uint8
+
+
+def test_the_next_step_is_taken_before_one_is_given_and_its_error_waits_for_its_turn():
+    taken = []
+
+    def steps():
+        for step in range(3):
+            taken.append(step)
+            yield step
+        raise ZeroDivisionError
+
+    ahead = _one_ahead(steps())
+    assert next(ahead) == 0
+    assert taken == [0, 1]
+    assert [next(ahead), next(ahead)] == [1, 2]
+    with pytest.raises(ZeroDivisionError):
+        next(ahead)
+    assert list(_one_ahead(iter([]))) == []
+
+
+@pytest.mark.parametrize(
+    ("voxels", "missing"), [([(9, 0), (0, 0)], ["tumour"]), ([(5, 5)], ["liver"]), ([(0, 0)], ["liver", "tumour"])]
+)
+def test_classes_without_a_voxel_are_named(voxels, missing):
+    assert _missing([Record("c", "p", z, liver, tumour) for z, (liver, tumour) in enumerate(voxels)]) == missing
+    assert _missing([Record("c", "p", 0, 9, 4)]) == []

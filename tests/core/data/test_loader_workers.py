@@ -11,8 +11,10 @@ import traceback
 from pathlib import Path
 
 import pytest
+import torch
 from loading import assert_same, epochs, loader, odd_plugins, write_store
 
+from core.data.samples import UsedAgain
 from core.errors import UserError
 
 FLIPS = ("{name: flip}", "{name: noise, p: 1.0}")
@@ -218,3 +220,26 @@ def test_processes_end_with_a_training_that_is_killed(store, tmp_path):
 def _runs(pid):
     # A process that nobody has waited for yet has ended all the same.
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def test_memory_goes_round_but_never_while_a_batch_is_held():
+    memory = UsedAgain(most=2)
+
+    def lend(shape=(2, 3), dtype=torch.int16):
+        return memory(shape, dtype)
+
+    first = lend()
+    place = first.data_ptr()
+    held = first[1:].numpy()  # what was made from it holds it
+    del first
+    assert lend().data_ptr() != place
+    del held
+    others = [lend((3, 2)), lend(dtype=torch.uint8)]
+    assert place not in [t.data_ptr() for t in others]
+    assert (others[1].shape, others[1].dtype) == ((2, 3), torch.uint8)
+    again = [lend(), lend()]
+    assert place in [t.data_ptr() for t in again]
+    assert again[0].data_ptr() != again[1].data_ptr()
+    many = [lend((4,)) for _ in range(5)]
+    del many, again, others
+    assert len(memory._free) == 2

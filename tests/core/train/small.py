@@ -1,13 +1,12 @@
 """Components for the trainings of these tests: a small network, and all that can go wrong on purpose."""
 
-import functools
 import io
-import itertools
 import os
 import resource
 import signal
 import time
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import nn
@@ -84,35 +83,48 @@ class SignalAt:
 
 @register("hook", "kill_at")
 class KillAt:
-    """SIGKILL in the middle of a validation, or of a checkpoint's file. Example: {name: kill_at, saving: 4}"""
+    """SIGKILL in the second epoch's validation, or halfway through the checkpoint's file before or after it.
 
-    def __init__(self, *, validating: int = 0, saving: int = 0) -> None:
-        self.validating, self.validations = validating, 0
-        if saving:
-            torch.save = functools.partial(self.save, torch.save, itertools.count(1), saving)
+    Example: {name: kill_at, doing: saving_after}
+    """
 
-    @staticmethod
-    def save(save, counter, last, state, file):
-        if next(counter) < last:
-            return save(state, file)
-        whole = io.BytesIO()
-        save(state, whole)
-        file.write(whole.getvalue()[: len(whole.getvalue()) // 2])
-        file.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
+    def __init__(self, *, doing: Literal["validating", "saving_before", "saving_after"]) -> None:
+        self.doing = doing
+
+    def on_epoch_end(self, state):
+        if state.epoch == 2 and self.doing == "saving_before":
+            self.write_half()
 
     def on_eval_start(self, state):
-        self.validations += 1
-        if self.validations == self.validating:
-            from core.train import validate
+        if state.epoch == 2 and self.doing == "validating":
+            self.evaluate_one()
 
-            evaluate = validate.evaluate_case
+    def on_eval_end(self, state, metrics, rows):
+        if state.epoch == 2 and self.doing == "saving_after":
+            self.write_half()
 
-            def last(*args, **options):
-                evaluate(*args, **options)
-                os.kill(os.getpid(), signal.SIGKILL)
+    def write_half(self):
+        save = torch.save
 
-            validate.evaluate_case = last
+        def half(state, file):
+            whole = io.BytesIO()
+            save(state, whole)
+            file.write(whole.getvalue()[: len(whole.getvalue()) // 2])
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        torch.save = half
+
+    def evaluate_one(self):
+        from core.train import validate
+
+        evaluate = validate.evaluate_case
+
+        def one(*args, **options):
+            evaluate(*args, **options)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        validate.evaluate_case = one
 
 
 @register("hook", "small_disk")

@@ -109,19 +109,16 @@ def _cell_experiment(folder, scans, cell):
 def _killer(cell, steps):
     """The hook that ends the training, and the (step, evaluated step) at which it may go on."""
     at, lag = steps + 2, int(cell["ranks"] > 1)
+    # While the training goes on, the last checkpoint may still be under way.
     before = {(step, steps) for step in range(steps, 2 * steps)} if cell["saves"] == "always" else {(steps, steps)}
     if cell["end"] == "term":
         return f"{{name: signal_at, step: {at}, number: {int(signal.SIGTERM)}}}", {(at + lag, steps)}
-    if cell["end"] == "kill_validating":
-        # The checkpoint from before the validation may still be under way.
-        return "{name: kill_at, validating: 2}", {(2 * steps, steps), *before}
     if cell["end"] == "kill":
-        return f"{{name: signal_at, step: {at}}}", {place for place in before if place[0] < at}
-    if cell["saves"] == "always":
-        return "{name: kill_at, saving: 3}", {(step, 0) for step in range(1, steps + 1)}
-    # The third is that of the second epoch before its validation, the fourth after it.
-    number = 2 + cell["accumulate"]
-    return f"{{name: kill_at, saving: {number}}}", {(steps, steps) if number == 3 else (2 * steps, steps)}
+        return f"{{name: signal_at, step: {at}}}", {(steps, 0), *(place for place in before if place[0] < at)}
+    # In half of the cells the checkpoint before the validation, else the one after it, whose metric row is there.
+    saving = "saving_before" if cell["accumulate"] == 1 else "saving_after"
+    doing = "validating" if cell["end"] == "kill_validating" else saving
+    return f"{{name: kill_at, doing: {doing}}}", {(2 * steps, steps), *before}
 
 
 def _check(folder, scans, cell):
