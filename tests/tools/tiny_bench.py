@@ -65,7 +65,7 @@ def measured(folder, *words):
     assert data["bench"] == words[0]
     assert data["command"].endswith(f"bench.py {shlex.join(map(str, words))} --json out.json")
     assert data["cpu"]
-    assert 0 <= data["busy"]
+    assert data["busy"] >= 0
     assert (data["cores"] >= 1, data["threads"], data["memory_gb"] > 0) == (True, 1, True)
     assert {"torch", "numpy", "h5py", "hdf5plugin", "nibabel"} <= {k for k, v in data["versions"].items() if v}
     return data, done.stdout
