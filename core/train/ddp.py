@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 
 import torch
+from timm.layers import BatchNormAct2d, convert_sync_batchnorm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -26,7 +28,15 @@ def sync_batchnorm(network: Network, device: torch.device) -> Network:
         return network
     if device.type != "cuda":
         raise UserError("train.sync_batchnorm works on GPUs only; leave it out")
-    converted: Network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d)
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) not in plain:
+            raise UserError(
+                f"train.sync_batchnorm: '{name}' is a {type(module).__name__}, which cannot be converted without losing "
+                f"what it adds to BatchNorm; leave it out"
+            )
+    # timm's converter: torch's drops the activation of timm's BatchNormAct2d and says nothing.
+    converted: Network = convert_sync_batchnorm(network)
     return converted
 
 
@@ -39,6 +49,7 @@ def wrap(
     trial pass over `batch` finds them; everything it changed is restored.
     """
     before = {k: v.clone() for k, v in network.state_dict().items()}
+    losses = copy.deepcopy(objective.state_dict())
     with autocast(device, precision):
         logits = network(batch.image)
     objective(logits, batch.label, {"lesion": batch.lesion})[0].backward()
@@ -47,6 +58,7 @@ def wrap(
             parameter.requires_grad_(False)
         parameter.grad = None
     network.load_state_dict(before)
+    objective.load_state_dict(losses)
     ids = [device.index] if device.type == "cuda" else None
     with warnings.catch_warnings():
         # torch 2.14 gives this argument a new name, which 2.6 does not know.

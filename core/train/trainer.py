@@ -75,12 +75,12 @@ class Trainer:
         self.hooks, self.record = hooks, record or {}
         self.total_steps, self.steps_per_epoch = total_steps, data.steps_per_epoch
         self.ema = EMA(network, settings.ema) if settings.ema is not None else None
-        if settings.compile:
-            compile_network(network)
         first = data.first()
         module: nn.Module = network
         if dist.world() > 1:
             module = ddp.wrap(network, objective, first[0], device, settings.precision)
+        if settings.compile:
+            compile_network(network)  # last: what it cannot do comes up in the trial step, which goes on without it
         self.train_step = TrainStep(
             network=network,
             module=module,

@@ -26,7 +26,7 @@ def settle(trainer: Trainer, batch: list[Batch]) -> None:
     step = trainer.train_step
     before = {k: v.clone() for k, v in trainer.network.state_dict().items()}
     ema = None if trainer.ema is None else {k: v.clone() for k, v in trainer.ema.state_dict().items()}
-    objective = {k: v.clone() for k, v in trainer.objective.state_dict().items()}
+    objective = copy.deepcopy(trainer.objective.state_dict())
     states = copy.deepcopy((step.optimizer.state_dict(), step.scaler.state_dict()))
     _try(trainer, batch)
     trainer.network.load_state_dict(before)

@@ -187,7 +187,7 @@ class Watch:
     def _hung(self, reports: dict[int, Report], ranks: Sequence[int], in_vain: Sequence[int]) -> tuple[str, str]:
         told = f"{_heard(reports, ranks)}; {self._waited(in_vain)}"
         if all(reports[r].age < self.timeout_s / 2 for r in ranks):
-            return f"{_ranks(ranks)} kept the others waiting", f"{told}; it is still at work: raise train.timeout_s"
+            return f"{_ranks(ranks)} kept the others waiting", f"{told}; still at work: raise train.timeout_s"
         return f"{_ranks(ranks)} {_plural(ranks, 'has', 'have')} hung", told
 
     def _waited(self, ranks: Sequence[int]) -> str:

@@ -235,7 +235,7 @@ def _report(state, doing="training", age=30.0, step=17, call=1):
             [1],
             [1],
             "rank 1 kept the others waiting: its last sign of life was step 17 (validating), 2 s ago; "
-            "rank 0 waited 30 s (train.timeout_s); it is still at work: raise train.timeout_s",
+            "rank 0 waited 30 s (train.timeout_s); still at work: raise train.timeout_s",
             id="slow",
         ),
         pytest.param(
