@@ -35,6 +35,7 @@ setup(
             "wandb>=0.19",
             "pytest>=8.0",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.5",  # the tests start many processes that wait for each other: two at a time
             "hypothesis>=6.100",
             "ruff>=0.9",
             "mypy>=1.14",

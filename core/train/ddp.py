@@ -6,7 +6,7 @@ import copy
 import warnings
 
 import torch
-from timm.layers import BatchNormAct2d, convert_sync_batchnorm
+from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -32,8 +32,8 @@ def sync_batchnorm(network: Network, device: torch.device) -> Network:
     for name, module in network.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) not in plain:
             raise UserError(
-                f"train.sync_batchnorm: '{name}' is a {type(module).__name__}, which cannot be converted without losing "
-                f"what it adds to BatchNorm; leave it out"
+                f"train.sync_batchnorm: '{name}' is a {type(module).__name__}, which cannot be converted without "
+                f"losing what it adds to BatchNorm; leave it out"
             )
     # timm's converter: torch's drops the activation of timm's BatchNormAct2d and says nothing.
     converted: Network = convert_sync_batchnorm(network)
