@@ -76,7 +76,7 @@ class Affine:
     Raises:
         ValueError: for a probability outside [0, 1] or a range that is not one; called with volumes.
 
-    Example: {name: affine, p: 0.5, rotate_deg: [-15, 15], scale: [0.85, 1.2], shear_deg: [-5, 5], shift: 0.05}
+    Example: {name: affine, rotate_deg: [-15, 15], scale: [0.85, 1.2], shear_deg: [-5, 5], shift: 0.05}
     """
 
     def __init__(
