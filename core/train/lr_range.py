@@ -82,7 +82,7 @@ def measure(
         steps: how many there are at most.
         tell: called with rate and loss after each step.
     """
-    trial.settle(trainer, trainer._first)
+    trial.settle(trainer)
     step, rates = trainer.train_step, np.geomspace(low, high, steps)
     base = step.optimizer.param_groups[0]["initial_lr"]
     step.schedule = lambda number: rates[number] / base

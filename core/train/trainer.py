@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -41,13 +42,28 @@ class Evaluation:
     examples: Sequence[Example] = ()
 
 
+class Evaluate(Protocol):
+    """Evaluates whole validation volumes; called on all ranks."""
+
+    def __call__(self, network: nn.Module, stop: Callable[[], bool]) -> Evaluation | None:
+        """Metrics and rows; None, on all ranks, if `stop` says so on any."""
+        ...
+
+    def names(self) -> list[str]:
+        """The metrics that it can give; empty if that cannot be told."""
+        ...
+
+
 class Trainer:
     """Trains a network, resumes exactly, stops early, keeps the best checkpoint.
 
     Args:
-        evaluate: ``(network, stop) -> Evaluation`` over whole validation volumes, called on all ranks; None if any
-            rank was asked to stop. None without validation cases.
+        evaluate: the validation; None without validation cases.
         record: what a checkpoint says of the run besides the training state (config, split, versions).
+
+    Attributes:
+        first: the first step's micro-batches, for the trial step.
+        at: the step and the micro-batches that a failure would be about.
     """
 
     def __init__(
@@ -62,7 +78,7 @@ class Trainer:
         schedule: Any,
         data: TrainLoader,
         augments: Sequence[Any] = (),
-        evaluate: Callable[..., Evaluation | None] | None,
+        evaluate: Evaluate | None,
         hooks: Hooks,
         device: torch.device,
         total_steps: int,
@@ -99,20 +115,20 @@ class Trainer:
         self.stop_reason: str | None = None
         self.resumed_from: int | None = None
         self.stop = StopRequest()
-        self._resume_wanted, self._first, self._request, self._saved = resume, first, 0, (-1, -1)
+        self.first = first
+        self._resume_wanted, self._request, self._saved = resume, 0, (-1, -1)
         self._started = self._saved_at = time.monotonic()
-        self._at: tuple[int, Sequence[Batch]] = (0, [])  # whose batch a failure is about
+        self.at: tuple[int, Sequence[Batch]] = (0, [])
         self._examples: Sequence[Example] = ()
 
     def fit(self) -> str:
         """Train to the end; returns why it ended. Safe to interrupt: SIGTERM and Ctrl-C save and return."""
         with self.stop, self.watch:
             try:
-                if self.evaluate is not None and hasattr(self.evaluate, "names"):
+                if self.evaluate is not None:
                     self.judge.check(self.evaluate.names())
                 self.watch.at(self.step, "the trial step")
-                trial.settle(self, self._first)
-                self._first = []
+                trial.settle(self)
                 if self._resume_wanted:
                     self.resumed_from = state.resume(self)
                 self._saved, self._saved_at = (self.step, self.evaluated_step), time.monotonic()
@@ -126,7 +142,7 @@ class Trainer:
             except Exception as error:
                 # No collectives here: the other ranks may be anywhere.
                 hung = self.watch.blame(error)
-                failed_step(self.run, *self._at, self.data.records, error)
+                failed_step(self.run, *self.at, self.data.records, error)
                 self.hooks.emit_failed(self.state(), error)
                 if hung is not None:
                     raise UserError(hung) from error
@@ -169,21 +185,21 @@ class Trainer:
     def _train_epoch(self) -> None:
         epoch, start = divmod(self.step, self.steps_per_epoch)
         for micro in self._watched(self.meter.timed(self.data.epoch(epoch, start))):
-            self._at = (self.step, micro)
+            self.at = (self.step, micro)
             outcome = self.train_step(micro, self.step, epoch)
             self.meter.add(torch.cat([outcome.losses, outcome.norm[None]]), outcome.finite)
             self.step += 1
             self._log(sum(len(b.indices) for b in micro) * dist.world())
             self.flags.put(self.step - 1, micro, outcome.norm, outcome.losses, self._wish())
-            self._read_flags()
+            self.read_flags()
             self.writer.poll()
             if self.step >= self.total_steps or self._request > flags.SAVE:
                 break
             if self._request == flags.SAVE:
                 with self.meter.paused():
                     self._save(best=False)
-        self._read_flags(all_of_them=True)
-        self._at = (self.step, [])
+        self.read_flags(all_of_them=True)
+        self.at = (self.step, [])
 
     def _watched(self, steps: Iterable[list[Batch]]) -> Iterator[list[Batch]]:
         self.watch.at(self.step, "loading data")
@@ -202,15 +218,16 @@ class Trainer:
             return flags.TIME_UP
         return flags.SAVE if limits.save_minutes and now - self._saved_at > 60 * limits.save_minutes else 0
 
-    def _read_flags(self, *, all_of_them: bool = False) -> None:
+    def read_flags(self, *, all_of_them: bool = False) -> None:
+        """Take note of what the ranks request, and raise NonFiniteError for a step that is to end training."""
         for flag in self.flags.read(all_of_them=all_of_them):
             self._request = max(self._request, flag.request)
-            if flag.norm - flag.norm == 0:  # finite
+            if math.isfinite(flag.norm):
                 self.skipped = 0
                 continue
             self.skipped += 1
             if not self.train_step.scaler.is_enabled() or self.skipped >= MAX_SKIPPED:
-                self._at = (flag.step, flag.batch)
+                self.at = (flag.step, flag.batch)
                 names = ["loss", *self.objective.names]
                 raise NonFiniteError.at(
                     flag.step, flag.norm, dict(zip(names, flag.losses, strict=True)), state.last_saved(self.run)
@@ -261,7 +278,7 @@ class Trainer:
 
     def _save(self, *, best: bool) -> None:
         """Begin to write a checkpoint of this step; a collective. Nothing is saved before its step's flag is read."""
-        self._read_flags(all_of_them=True)
+        self.read_flags(all_of_them=True)
         self.watch.at(self.step, "saving")
         if self._request == flags.SAVE:
             self._request = 0

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from core.contracts import Batch
 from core.errors import UserError
 from core.train.compiling import fall_back, reason
 from core.train.failure import out_of_memory
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from core.train.trainer import Trainer
 
 
-def settle(trainer: Trainer, batch: list[Batch]) -> None:
+def settle(trainer: Trainer) -> None:
     """One discarded training step, then everything restored.
 
     DDP reorders its gradient buckets after the first backward: without this a resumed run at three or more ranks would
@@ -28,7 +27,7 @@ def settle(trainer: Trainer, batch: list[Batch]) -> None:
     ema = None if trainer.ema is None else {k: v.clone() for k, v in trainer.ema.state_dict().items()}
     objective = copy.deepcopy(trainer.objective.state_dict())
     states = copy.deepcopy((step.optimizer.state_dict(), step.scaler.state_dict()))
-    _try(trainer, batch)
+    _try(trainer)
     trainer.network.load_state_dict(before)
     trainer.objective.load_state_dict(objective)
     step.optimizer.load_state_dict(states[0])
@@ -38,9 +37,9 @@ def settle(trainer: Trainer, batch: list[Batch]) -> None:
     step.optimizer.zero_grad(set_to_none=True)
 
 
-def _try(trainer: Trainer, batch: list[Batch]) -> None:
-    step = trainer.train_step
-    trainer._at = (0, batch)
+def _try(trainer: Trainer) -> None:
+    step, batch = trainer.train_step, trainer.first
+    trainer.at = (0, batch)
     try:
         outcome = step(batch, 0, 0)
     except torch.cuda.OutOfMemoryError as error:
@@ -54,6 +53,7 @@ def _try(trainer: Trainer, batch: list[Batch]) -> None:
         outcome = step(batch, 0, 0)
         trainer.say(f"note: train.compile: torch.compile failed, going on without it ({reason(error)})")
     trainer.flags.put(0, batch, outcome.norm, outcome.losses, 0)
-    trainer._read_flags(all_of_them=True)
+    trainer.read_flags(all_of_them=True)
     trainer.skipped = 0
-    trainer._at = (0, [])
+    trainer.first = []  # its memory is wanted
+    trainer.at = (0, [])
