@@ -22,6 +22,7 @@ from core.experiment import Experiment
 from core.infer.network import Network
 from core.settings import TrainSettings
 from core.train import ddp
+from core.train.early import Judge
 from core.train.hooks import Hooks
 from core.train.objective import Objective
 from core.train.recompute import checkpoint_activations
@@ -113,6 +114,9 @@ def assemble(
         device=device,
         precision=settings.precision,
     )
+    validates = bool(val) and settings.overfit is None
+    if validates:
+        Judge(settings.early_stop).check(validation.names())
     hooks = Hooks([(p.name, build(p)) for p in experiment.hook] if dist.rank() == 0 else [])
     if dist.rank() == 0:
         rundir.record(experiment, parts, hashes)
@@ -126,7 +130,7 @@ def assemble(
         schedule=schedule,
         data=data,
         augments=[build(p) for p in experiment.augment] if settings.overfit is None else [],
-        evaluate=validation if val and settings.overfit is None else None,
+        evaluate=validation if validates else None,
         hooks=hooks,
         device=device,
         total_steps=total,

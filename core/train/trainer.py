@@ -49,10 +49,6 @@ class Evaluate(Protocol):
         """Metrics and rows; None, on all ranks, if `stop` says so on any."""
         ...
 
-    def names(self) -> list[str]:
-        """The metrics that it can give; empty if that cannot be told."""
-        ...
-
 
 class Trainer:
     """Trains a network, resumes exactly, stops early, keeps the best checkpoint.
@@ -125,8 +121,6 @@ class Trainer:
         """Train to the end; returns why it ended. Safe to interrupt: SIGTERM and Ctrl-C save and return."""
         with self.stop, self.watch:
             try:
-                if self.evaluate is not None:
-                    self.judge.check(self.evaluate.names())
                 self.watch.at(self.step, "the trial step")
                 trial.settle(self)
                 if self._resume_wanted:
