@@ -24,12 +24,16 @@ class Case:
     Attributes:
         id: unique in the source; names the store's file.
         patient: scans of one patient never part.
-        image: a NIfTI file.
-        label: a NIfTI file with 0 background, 1 liver, 2 tumour, or None.
+        image: a NIfTI, NRRD or MetaImage file, or a folder with a DICOM series.
+        label: such a file with 0 background, 1 liver, 2 tumour, or a DICOM-SEG file, or None.
         origin: the data set's name and version, for provenance; begins with ``PHANTOM`` for synthetic data.
         spacing_trusted: False leaves the case out of every figure in mm or ml.
         hu_trusted: False if the intensities were windowed or rescaled before.
         repairs: known faults that `prepare` may mend, e.g. ``label_affine``; each repair is reported.
+        series: SeriesInstanceUID of the scan, where `image` is a folder that may hold several.
+        label_map: (value in the file, label) pairs; values not named become background. Empty: 0, 1, 2 as they are.
+        part: ``train``, ``val`` or ``test`` where the data set's own layout says so, else empty.
+        external: belongs to an external test set: it never trains or validates, and is tested apart.
     """
 
     id: str
@@ -40,11 +44,24 @@ class Case:
     spacing_trusted: bool = True
     hu_trusted: bool = True
     repairs: tuple[str, ...] = ()
+    series: str = ""
+    label_map: tuple[tuple[int, int], ...] = ()
+    part: str = ""
+    external: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One row of a data set's index: what a sampler sees of a sample."""
+    """One row of a data set's index: what a sampler sees of a sample.
+
+    Attributes:
+        z: the slice, or the slice of a patch's anchor.
+        liver_voxels: labels 1 and 2 on the slice; of a patch, 0 if its anchor lies outside the liver.
+        tumour_voxels: on the slice; of a patch, those of the lesion that it is anchored in.
+        lesions: ids of the case's lesions that the sample is sure to show a part of.
+        diameters_mm: of those lesions, (6V/pi)^(1/3); not a number where the spacing cannot be trusted.
+        centre: ``(z, y, x)``, the anchor of a patch on the stored grid; None for a slice.
+    """
 
     case: str
     patient: str
@@ -52,6 +69,8 @@ class Record:
     liver_voxels: int
     tumour_voxels: int
     lesions: tuple[int, ...] = ()
+    diameters_mm: tuple[float, ...] = ()
+    centre: tuple[int, int, int] | None = None
 
 
 @dataclass(slots=True)

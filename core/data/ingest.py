@@ -78,6 +78,9 @@ def ingest(job: Job) -> Done:
         "hu_trusted": case.hu_trusted and intensity is None,
         "labelled": label is not None,
         "content_hash": content_hash(volume.array),
+        "label_hash": "" if label is None else content_hash(label),
+        "part": case.part,
+        "external": case.external,
         "liver_voxels": int(per_slice["liver_voxels"].sum(dtype=np.int64)),
         "tumour_voxels": int(per_slice["tumour_voxels"].sum(dtype=np.int64)),
         "image_path": str(case.image),
@@ -109,10 +112,10 @@ def _read_label(case: Case, volume: Volume) -> tuple[np.ndarray | None, list[str
 
 
 def content_hash(array: np.ndarray) -> str:
-    """Sha256 of the shape and the HU array, int16 little-endian in C order."""
+    """Sha256 of the shape and the array in C order: int16 little-endian for HU, uint8 for labels."""
     digest = hashlib.sha256(json.dumps(list(array.shape)).encode())
     for plane in array:
-        digest.update(np.ascontiguousarray(plane, "<i2").data)
+        digest.update(np.ascontiguousarray(plane, plane.dtype.newbyteorder("<")).data)
     return digest.hexdigest()
 
 

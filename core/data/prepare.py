@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import fcntl
 import json
@@ -203,8 +204,8 @@ def _signature(case: Case, compression: Compression) -> str:
             return None
         return [found.st_size, found.st_mtime_ns] if found is not None else None
 
-    said = (case.patient, case.origin, case.spacing_trusted, case.hu_trusted, case.repairs, case.label is not None)
-    return json.dumps([SCHEMA, compression, stamp(case.image), stamp(case.label), *said])
+    said = [getattr(case, f.name) for f in dataclasses.fields(case) if f.name not in ("image", "label")]
+    return json.dumps([SCHEMA, compression, stamp(case.image), stamp(case.label), case.label is not None, *said])
 
 
 def _unchanged(path: Path, signature: str) -> Done | None:

@@ -19,7 +19,7 @@ from core.data.chunks import Chunks
 from core.data.volume import Native, Volume
 from core.errors import UserError
 
-SCHEMA = 1
+SCHEMA = 2
 SUFFIX = ".h5"
 Compression = Literal["bitshuffle-lz4", "none"]
 
@@ -41,7 +41,10 @@ class CaseInfo:
         spacing_trusted: False leaves the case out of every figure in mm or ml.
         hu_trusted: False if the intensities were windowed or rescaled before.
         content_hash: sha256 of shape and HU array.
+        label_hash: sha256 of shape and label array, empty without a label.
         liver_voxels: labels 1 and 2 together.
+        part: ``train``, ``val`` or ``test`` where the data set's own layout says so, else empty.
+        external: never trains or validates, and is tested apart.
         repairs: what was mended when the case was stored.
         notes: what the checks remarked on.
     """
@@ -55,10 +58,13 @@ class CaseInfo:
     hu_trusted: bool
     labelled: bool
     content_hash: str
+    label_hash: str
     liver_voxels: int
     tumour_voxels: int
     image_path: str
     label_path: str
+    part: str = ""
+    external: bool = False
     repairs: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -272,10 +278,13 @@ def read_info(file: h5py.File) -> CaseInfo:
         hu_trusted=bool(a["hu_trusted"]),
         labelled=bool(a["labelled"]),
         content_hash=str(a["content_hash"]),
+        label_hash=str(a["label_hash"]),
         liver_voxels=int(a["liver_voxels"]),
         tumour_voxels=int(a["tumour_voxels"]),
         image_path=str(a["image_path"]),
         label_path=str(a["label_path"]),
+        part=str(a["part"]),
+        external=bool(a["external"]),
         repairs=tuple(json.loads(a["repairs"])),
         notes=tuple(json.loads(a["notes"])),
     )
