@@ -26,6 +26,11 @@ setup(
         "connected-components-3d>=3.16",  # lesions: many times faster than scipy.ndimage.label
         "isal>=1.6",  # gzip through ISA-L
         "scipy>=1.11",
+        "pydicom>=3.0",  # DICOM headers and geometry
+        "python-gdcm>=3.0.24",  # DICOM pixels: JPEG-2000, JPEG-LS, lossless JPEG, RLE in one well-kept decoder
+        "highdicom>=0.25",  # DICOM segmentations
+        "SimpleITK>=2.3",  # NRRD and MetaImage
+        "jinja2>=3.1",  # the audit's page, every value escaped
         "matplotlib>=3.8",
         "tqdm>=4.66",
     ],
@@ -37,6 +42,9 @@ setup(
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.5",  # the tests start many processes that wait for each other: two at a time
             "hypothesis>=6.100",
+            "playwright>=1.49",  # drives an installed Chromium, to test the pages as they are seen
+            "pylibjpeg-openjpeg>=2.3",  # writes JPEG-2000 series for the tests
+            "pyjpegls>=1.5",  # and JPEG-LS ones
             "ruff>=0.9",
             "mypy>=1.14",
             "types-PyYAML",

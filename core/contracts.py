@@ -113,7 +113,13 @@ class Augment(Protocol):
 
 @runtime_checkable
 class Sampler(Protocol):
-    """Gives one global order of an epoch; knows nothing of ranks. Runtime: records."""
+    """Gives one global order of an epoch; knows nothing of ranks. Runtime: records.
+
+    It may add ``observe(indices, losses)``, with its state (``state_dict``, ``load_state_dict``): called once between
+    two epochs with the samples of the one before in their global order, positions in `records` and the mean
+    cross-entropy of each over its valid voxels. Samples whose loss was not finite are left out. An order then depends
+    on seed, epoch and that state.
+    """
 
     def order(self, seed: int, epoch: int) -> Sequence[int]:
         """Positions in `records`; the same length in every epoch."""

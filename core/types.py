@@ -150,6 +150,7 @@ class RunState:
             (most taken so far: of the GPU, else of this process).
         evaluated_step: the step of the last validation that this run has on record.
         examples: slices of the last validation to look at, the same ones each time.
+        drawn: at an epoch's end, what the sampler drew in it (`core.data.drawn.statistics`).
     """
 
     run: Path
@@ -162,6 +163,7 @@ class RunState:
     cost: Mapping[str, float] = field(default_factory=dict)
     evaluated_step: int = 0
     examples: Sequence[Example] = ()
+    drawn: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import torch
 from core.build import Plan, build
 from core.contracts import Batch, Record
 from core.data.cache import DeviceCache, RamCache, device_cache, ram_cache
+from core.data.drawn import statistics
 from core.data.feed import feed, in_steps
 from core.data.memory import size
 from core.data.samples import Blueprint, Key, Samples
@@ -99,6 +100,11 @@ class TrainLoader:
                 f"epoch {epoch}; want {self.length} (as in epoch 0) between 0 and {len(self.records) - 1}"
             )
         return order if self.overfit is None else order[: self.overfit * self.batch]
+
+    def drawn(self, step: int) -> dict[str, float]:
+        """What the sampler drew of the epoch that global batch number `step` ends or is in, as figures for the log."""
+        epoch = (step - 1) // self.steps_per_epoch
+        return statistics(self.records, self.order(epoch)[: (step - epoch * self.steps_per_epoch) * self.batch])
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[list[Batch]]:
         """The micro-batches of each step of an epoch, on the device, from its step `start` on.

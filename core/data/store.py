@@ -21,6 +21,8 @@ from core.errors import UserError
 
 SCHEMA = 2
 SUFFIX = ".h5"
+HISTOGRAM_LOW = -1024
+"""HU of the first bin of `Store.foreground_histogram`; the last is 3071."""
 Compression = Literal["bitshuffle-lz4", "none"]
 
 _OPEN_FILES = 128

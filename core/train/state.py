@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def collect(trainer: Trainer) -> dict[str, Any]:
-    """The state to save; a collective (each rank's running sums are in it)."""
+    """The state to save; a collective (each rank's running sums and losses are in it)."""
     step, schedule = trainer.train_step, trainer.train_step.schedule
-    meters = trainer.meter.state_dict()
+    meters, feedback = trainer.meter.state_dict(), trainer.feedback.state_dict()
     if dist.rank() != 0:
         return {}
     return {
@@ -31,6 +31,7 @@ def collect(trainer: Trainer) -> dict[str, Any]:
         "schedule": schedule.state_dict() if hasattr(schedule, "state_dict") else None,
         "hooks": trainer.hooks.state_dict(),
         "meters": meters,
+        "sampler": feedback,
         "best": trainer.judge.best,
         "skipped": trainer.skipped,
         "stop_reason": trainer.stop_reason,
@@ -83,6 +84,7 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
         step.schedule.load_state_dict(state["schedule"])
     trainer.hooks.load_state_dict(state["hooks"])
     trainer.meter.load_state_dict(state["meters"])
+    trainer.feedback.load_state_dict(state["sampler"])
     trainer.step, trainer.evaluated_step = state["step"], state["evaluated_step"]
     trainer.skipped, trainer.judge.best = state["skipped"], state["best"]
     if state["stop_reason"] and trainer.judge.patience_is_over():

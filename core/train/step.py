@@ -14,9 +14,11 @@ from torch.nn.parallel import DistributedDataParallel
 
 from core import dist, draws, seed
 from core.contracts import Batch
+from core.infer.network import finest
 from core.settings import TrainSettings
 from core.train import precision
 from core.train.ema import EMA
+from core.train.feedback import sample_losses
 from core.train.objective import Objective
 
 
@@ -29,11 +31,13 @@ class Outcome:
         norm: float64 scalar, the gradient's norm before clipping; DDP has summed the gradients, so it is equal on all
             ranks, and if one rank's is not finite, no rank's is.
         finite: bool scalar, whether the step updated anything.
+        samples: float32 ``[B]`` of each micro-batch, its samples' losses, if `sample_losses` was asked for.
     """
 
     losses: torch.Tensor
     norm: torch.Tensor
     finite: torch.Tensor
+    samples: Sequence[torch.Tensor] = ()
 
 
 class TrainStep:
@@ -46,6 +50,7 @@ class TrainStep:
         network: what is trained.
         module: what is called: the network, or DDP around it.
         schedule: update number -> factor of the learning rate.
+        sample_losses: whether to give the loss of each sample too.
 
     Attributes:
         masks: whether the optimizer leaves out an update on the device.
@@ -64,7 +69,9 @@ class TrainStep:
         ema: EMA | None,
         settings: TrainSettings,
         device: torch.device,
+        sample_losses: bool = False,
     ) -> None:
+        self.sample_losses = sample_losses
         self.network, self.module, self.objective = network, module, objective
         self.optimizer, self.schedule, self.augments, self.ema = optimizer, schedule, augments, ema
         self.settings, self.device, self.compiled = settings, device, settings.compile
@@ -78,8 +85,9 @@ class TrainStep:
         seed.seed_step(self.settings.seed, step, dist.rank())
         self.optimizer.zero_grad(set_to_none=True)
         losses = torch.zeros(1 + len(self.objective.names), dtype=torch.float64, device=self.device)
+        samples: list[torch.Tensor] = []
         for i, batch in enumerate(micro):
-            losses += self._forward_backward(batch, len(micro), epoch, last=i == len(micro) - 1)
+            losses += self._forward_backward(batch, len(micro), epoch, samples, last=i == len(micro) - 1)
         self.scaler.unscale_(self.optimizer)
         norm = self._clip()
         finite = torch.isfinite(norm)
@@ -89,9 +97,11 @@ class TrainStep:
         self._update(finite)
         if self.ema is not None:
             self.ema.update(self.network, step, finite if self.scaler.is_enabled() else None)
-        return Outcome(losses, norm.double(), finite)
+        return Outcome(losses, norm.double(), finite, samples)
 
-    def _forward_backward(self, batch: Batch, parts: int, epoch: int, *, last: bool) -> torch.Tensor:
+    def _forward_backward(
+        self, batch: Batch, parts: int, epoch: int, samples: list[torch.Tensor], *, last: bool
+    ) -> torch.Tensor:
         if self.augments:
             drawn = [seed.sample_seed(self.settings.seed, epoch, p) for p in batch.positions]
             seeds = torch.tensor(drawn, dtype=torch.int64)
@@ -107,6 +117,8 @@ class TrainStep:
                 logits = self.module(batch.image)
             loss, terms = self.objective(logits, batch.label, {"lesion": batch.lesion})
             self.scaler.scale(loss / parts).backward()
+        if self.sample_losses:
+            samples.append(sample_losses(finest(logits), batch.label))
         return torch.cat([loss.detach().reshape(1), terms]).double() / parts
 
     def _clip(self) -> torch.Tensor:

@@ -23,6 +23,7 @@ from core.train.early import Judge
 from core.train.ema import EMA
 from core.train.evaluating import evaluating
 from core.train.failure import MAX_SKIPPED, NonFiniteError, failed_step, forget_failures
+from core.train.feedback import Feedback
 from core.train.flags import Flags
 from core.train.hooks import Hooks
 from core.train.meter import Meter
@@ -93,6 +94,8 @@ class Trainer:
             module = ddp.wrap(network, objective, first[0], device, settings.precision)
         if settings.compile:
             compile_network(network)  # last: what it cannot do comes up in the trial step, which goes on without it
+        # Overfitting draws the same few batches again and again: there is nothing to choose.
+        self.feedback = Feedback(data.sampler if settings.overfit is None else None)
         self.train_step = TrainStep(
             network=network,
             module=module,
@@ -103,6 +106,7 @@ class Trainer:
             ema=self.ema,
             settings=settings,
             device=device,
+            sample_losses=self.feedback.wanted,
         )
         self.judge, self.flags, self.watch = Judge(settings.early_stop), Flags(device), Watch(settings.timeout_s)
         self.meter = Meter(["loss", *objective.names, "gradient_norm"], device)
@@ -116,6 +120,7 @@ class Trainer:
         self._started = self._saved_at = time.monotonic()
         self.at: tuple[int, Sequence[Batch]] = (0, [])
         self._examples: Sequence[Example] = ()
+        self._drawn: dict[str, float] = {}
 
     def fit(self) -> str:
         """Train to the end; returns why it ended. Safe to interrupt: SIGTERM and Ctrl-C save and return."""
@@ -157,6 +162,7 @@ class Trainer:
             self.meter.cost,
             self.evaluated_step,
             self._examples,
+            self._drawn,
         )
 
     def _loop(self) -> str:
@@ -178,10 +184,13 @@ class Trainer:
 
     def _train_epoch(self) -> None:
         epoch, start = divmod(self.step, self.steps_per_epoch)
+        if start == 0:
+            self.feedback.begin_epoch()
         for micro in self._watched(self.meter.timed(self.data.epoch(epoch, start))):
             self.at = (self.step, micro)
             outcome = self.train_step(micro, self.step, epoch)
             self.meter.add(torch.cat([outcome.losses, outcome.norm[None]]), outcome.finite)
+            self.feedback.add(micro, outcome.samples)
             self.step += 1
             self._log(sum(len(b.indices) for b in micro) * dist.world())
             self.flags.put(self.step - 1, micro, outcome.norm, outcome.losses, self._wish())
@@ -237,7 +246,9 @@ class Trainer:
 
     def _end_epoch(self) -> None:
         epochs, last = self.step // self.steps_per_epoch, self.step >= self.total_steps
+        self._drawn = self.data.drawn(self.step)
         self.hooks.emit("epoch_end", self.state())
+        self._drawn = {}
         better = self.evaluate is None
         if self.evaluate is not None and (last or epochs % self.settings.validate_every == 0):
             self._save(best=False)  # first: a kill or a failing metric then costs this validation and no step

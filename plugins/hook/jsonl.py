@@ -15,8 +15,8 @@ from registry import register
 class Jsonl:
     """Writes ``metrics.jsonl`` in the run directory: one object a line, by step; no clock times, so runs can be diffed.
 
-    Lines with ``train/...`` come every `train.log_every` steps, lines with ``val/...`` at each validation. Resuming
-    cuts the file back to what the checkpoint knows of.
+    Lines with ``train/...`` come every `train.log_every` steps, lines with ``val/...`` at each validation, lines with
+    ``sampler/...`` (what it drew) at each epoch's end. Resuming cuts the file back to what the checkpoint knows of.
 
     Example: {name: jsonl}
     """
@@ -32,6 +32,11 @@ class Jsonl:
         """Write a row of training metrics, if there is one."""
         if metrics:
             _append(state, metrics)
+
+    def on_epoch_end(self, state: RunState) -> None:
+        """Write a row of what the sampler drew."""
+        if state.drawn:
+            _append(state, {f"sampler/{name}": value for name, value in state.drawn.items()})
 
     def on_eval_end(self, state: RunState, metrics: dict[str, float], rows: list[dict[str, Any]]) -> None:
         """Write a row of validation metrics."""
@@ -50,8 +55,8 @@ def _append(state: RunState, metrics: dict[str, float]) -> None:
 def _stays(line: str, state: RunState) -> bool:
     try:
         row = json.loads(line)
-        # A checkpoint is written before its step's validation too, which is then done again.
-        validation = any(name.startswith("val/") for name in row)
-        return float(row["step"]) <= (state.evaluated_step if validation else state.step)
+        # A checkpoint is written before its epoch's end is worked off too, which is then done again.
+        ending = any(name.startswith(("val/", "sampler/")) for name in row)
+        return float(row["step"]) <= (state.evaluated_step if ending else state.step)
     except (json.JSONDecodeError, KeyError, TypeError):
         return False  # a line that a kill cut short

@@ -16,8 +16,9 @@ class TensorBoard:
 
     Under ``train/`` losses, gradient norm and learning rate; under ``val/`` the validation's figures; under ``cost/``
     images a second, the share of time spent waiting for data, and memory; under ``val_cases/`` the distribution of the
-    per-case Dice; under ``examples/`` CT, reference and prediction of a few slices, the same ones each time. Resuming
-    hides what was written after the checkpoint. Look with ``tensorboard --logdir runs``.
+    per-case Dice; under ``sampler/`` what the sampler drew in an epoch; under ``examples/`` CT, reference and
+    prediction of a few slices, the same ones each time. Resuming hides what was written after the checkpoint. Look with
+    ``tensorboard --logdir runs``.
 
     Args:
         images: whether the slices are drawn; at 512 x 512 one takes about 0.3 MB of the event file each time.
@@ -53,6 +54,10 @@ class TensorBoard:
             self._scalars(values, state.step)
             # At once: a kill would take what is not in the file yet, and a resume never brings it back.
             self._writer.flush()
+
+    def on_epoch_end(self, state: RunState) -> None:
+        """Write what the sampler drew."""
+        self._scalars({f"sampler/{name}": value for name, value in state.drawn.items()}, state.step)
 
     def on_eval_end(self, state: RunState, metrics: dict[str, float], rows: list[dict[str, Any]]) -> None:
         """Write validation metrics, the distribution of the per-case Dice, and the slices."""

@@ -232,3 +232,25 @@ class NanAt(nn.Module):
         loss = nn.functional.cross_entropy(logits, target, ignore_index=255)
         mine = int(os.environ.get("RANK", 0)) == self.rank
         return loss * float("nan") if mine and self.training and self.calls >= self.call else loss
+
+
+@register("sampler", "follower")
+class Follower:
+    """Draws by the losses that it was given. Example: {name: follower}"""
+
+    def __init__(self, records) -> None:
+        self.losses = torch.ones(len(records), dtype=torch.float64)
+
+    def order(self, seed, epoch):
+        generator = torch.Generator().manual_seed(1000 * seed + epoch)
+        return torch.multinomial(self.losses, len(self.losses), replacement=True, generator=generator).tolist()
+
+    def observe(self, indices, losses):
+        for index, loss in zip(indices, losses, strict=True):
+            self.losses[index] = 0.5 * self.losses[index] + 0.5 * loss
+
+    def state_dict(self):
+        return {"losses": self.losses}
+
+    def load_state_dict(self, state):
+        self.losses = state["losses"].clone()

@@ -24,7 +24,7 @@ FACTORS = {
     "schedule": ["cosine", "plateau", "one_cycle"],
     "accumulate": [1, 2],
     "recompute": [False, True],
-    "sampler": ["uniform", "tumour_focused"],
+    "sampler": ["uniform", "tumour_focused", "follower"],
     "changes": ["transform", "augment"],
     "optimizer": ["adamw", "sgd"],
     "saves": ["epochs", "always"],
