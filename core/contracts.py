@@ -144,7 +144,10 @@ class Window(Protocol):
 
 @runtime_checkable
 class Model(Protocol):
-    """A ``torch.nn.Module``. Runtime: in_channels, classes."""
+    """A ``torch.nn.Module``. Runtime: in_channels, classes.
+
+    It may say ``dimensions = 3`` of itself if it takes patches ``[B, C, D, H, W]`` and no slices.
+    """
 
     def __call__(self, image: torch.Tensor) -> torch.Tensor | list[torch.Tensor]:
         """``[B, C, *S]`` -> logits ``[B, K, *S]``, or a list of them, finest first, for deep supervision."""
