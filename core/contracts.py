@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -49,6 +49,7 @@ __all__ = [
     "Schedule",
     "Source",
     "Split",
+    "SplitKeys",
     "Transform",
     "Window",
 ]
@@ -251,6 +252,18 @@ def _check_hook(target: Any) -> str | None:
 
 
 @dataclass(frozen=True)
+class SplitKeys:
+    """Core's keys of the ``split:`` node.
+
+    Attributes:
+        leakage: what happens if a patient or a scan, whole or in part, is on two sides: "fail" stops before the run
+            begins, "warn" says and records it.
+    """
+
+    leakage: Literal["fail", "warn"] = "fail"
+
+
+@dataclass(frozen=True)
 class LossKeys:
     """Core's keys of a ``loss:`` node."""
 
@@ -273,7 +286,7 @@ class _Declaration:
 
 KINDS: dict[str, _Declaration] = {
     "source": _Declaration(Source),
-    "split": _Declaration(Split, ("store",)),
+    "split": _Declaration(Split, ("store",), SplitKeys),
     "dataset": _Declaration(Dataset, ("store", "cases", "geometry", "lesions"), DatasetKeys),
     "transform": _Declaration(Transform, ("records", "store")),
     "augment": _Declaration(Augment),

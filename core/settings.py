@@ -13,15 +13,32 @@ class PrepareSettings:
     Attributes:
         compression: of the store; "none" is read as fast as the memory and takes three times the space.
         workers: processes; null is one a core.
+        spacing: voxel size along z, y, x in mm that scans are resampled to, null on an axis that stays as it is
+            (``[null, 0.8, 0.8]``: in the plane alone); null resamples nothing.
+        crop: "body" cuts to the body's box, found from the image alone; "liver" to the reference's liver, which a new
+            scan does not have: it is then taken whole.
+        margin_mm: added around that box on each side.
     """
 
     compression: Literal["bitshuffle-lz4", "none"] = "bitshuffle-lz4"
     workers: int | None = None
+    spacing: tuple[float | None, float | None, float | None] | None = None
+    crop: Literal["none", "body", "liver"] = "none"
+    margin_mm: float = 20.0
 
     def __post_init__(self) -> None:
-        """Raises ValueError for numbers that cannot be."""
+        """Raises ValueError for numbers that cannot be, a line each."""
+        wrong = []
         if self.workers is not None and self.workers < 1:
-            raise ValueError(f"workers must be at least 1 or null, got {self.workers}")
+            wrong.append(f"workers must be at least 1 or null, got {self.workers}")
+        if any(s is not None and not 0.05 <= s <= 50 for s in self.spacing or ()):
+            wrong.append(
+                f"spacing is in mm, along z, y, x, each between 0.05 and 50 or null, got {list(self.spacing or ())}"
+            )
+        if not 0 <= self.margin_mm < float("inf"):
+            wrong.append(f"margin_mm must not be negative, got {self.margin_mm:g}")
+        if wrong:
+            raise ValueError("\n".join(wrong))
 
 
 @dataclass(frozen=True)
@@ -123,7 +140,8 @@ class TrainSettings:
 RESUMABLE = (
     "run",
     "hook",
-    "prepare",
+    "prepare.workers",
+    "prepare.compression",
     "source",  # a moved store is checked against the hashes of the split
     "store",
     "dataset.cache",

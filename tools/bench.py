@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import registry
+from core.bench.others import WAYS as OTHERS
 from core.bench.variants import VARIANTS
 from core.experiment import load, run_tool
 
@@ -88,7 +90,15 @@ def _prepare(args: argparse.Namespace, device: torch.device) -> Report:
 
     where = [] if args.root is None else ["source.name=lits", f"source.root={args.root}"]
     experiment = load(args.experiment, [*args.overrides, *where])
-    return bench_prepare(experiment, cases=args.cases, processes=args.processes, blocks=args.blocks)
+    return bench_prepare(
+        experiment,
+        cases=args.cases,
+        processes=args.processes,
+        blocks=args.blocks,
+        against=args.against,
+        large=args.large,
+        synthetic=args.synthetic,
+    )
 
 
 def _predict(args: argparse.Namespace, device: torch.device) -> Report:
@@ -131,6 +141,20 @@ def _parse() -> argparse.Namespace:
     prepare.add_argument("--root", type=Path, help="a folder of LiTS' scans, in place of the experiment's source")
     prepare.add_argument("--cases", type=_count, default=4, help="how many scans (default: 4)")
     prepare.add_argument("--processes", type=_counts, default=[1, 2], help="e.g. 1,2,8 (default: 1,2)")
+    prepare.add_argument(
+        "--against", type=_systems, default=[], help=f"other systems, of {','.join(OTHERS)}, where they are installed"
+    )
+    prepare.add_argument(
+        "--synthetic", type=_count, metavar="SLICES", help="scans of 512x512 made on the fly, in place of the source's"
+    )
+    prepare.add_argument(
+        "--large",
+        type=_count,
+        nargs="?",
+        const=1000,
+        metavar="SLICES",
+        help="also the peak memory at 512x512 and so many slices (1000), on a scan made on the fly",
+    )
     for name, function, about in (
         ("predict", _predict, "whole scans, file to file"),
         ("evaluate", _evaluate, "evaluations of whole cases"),
@@ -176,13 +200,21 @@ def _counts(text: str) -> list[int]:
 
 
 def _variants(text: str) -> list[str]:
+    return _of(VARIANTS, text)
+
+
+def _systems(text: str) -> list[str]:
+    return _of(OTHERS, text)
+
+
+def _of(known: Collection[str], text: str) -> list[str]:
     names = text.split(",")
     for name in names:
-        if name not in VARIANTS:
+        if name not in known:
             raise argparse.ArgumentTypeError(
-                f"no '{name}'{registry.suggest(name, VARIANTS)}; there are {', '.join(VARIANTS)}"
+                f"no '{name}'{registry.suggest(name, known)}; there are {', '.join(known)}"
             )
-    return [name for name in VARIANTS if name in names]
+    return [name for name in known if name in names]
 
 
 if __name__ == "__main__":

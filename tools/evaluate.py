@@ -29,6 +29,7 @@ import registry
 from core import dist
 from core.contracts import Rows
 from core.data.store import Store
+from core.data.summary import check_grid
 from core.data.volume import write_labels
 from core.errors import UserError
 from core.experiment import run_tool
@@ -37,7 +38,8 @@ from core.infer.run import Run, digest, load_run, read_split
 from core.parallel import map_cases
 from core.report import figures, tables
 
-FOLDERS = {"test": "evaluation", "val": "evaluation_val"}
+FOLDERS = {"test": "evaluation", "val": "evaluation_val", "external": "evaluation_external"}
+CROPPED = "cropped to the reference's liver: optimistic"
 VERSIONS = ("torch", "numpy", "nibabel", "connected-components-3d", "segmentation_models_pytorch")
 
 
@@ -49,6 +51,7 @@ def main() -> int:
     try:
         run = load_run(args.run, args.checkpoint, args.device or device, args.overrides)
         store = Store(run.experiment.store)
+        check_grid(store.root, run.experiment.prepare)
         cases = read_split(run.folder, args.split, store)
         folder = run.folder / FOLDERS[args.split]
         folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +102,7 @@ def _measure(
         predictions.mkdir(exist_ok=True)
 
     def one(case: str) -> dict[str, Rows]:
-        volume, reference = store.volume(case), store.label(case)
+        volume, reference = store.volume(case), store.reference(case)
         with run.autocast():
             result = evaluate_case(
                 case,
@@ -109,8 +112,10 @@ def _measure(
                 postprocess=run.postprocess,
                 metrics=metrics,
                 info=store.info(case),
+                grid=store.grid(case),
             )
-        panels[case] = figures.make_panel(case, volume.array, result.labels, reference, volume.spacing_mm)
+        image, spacing = result.image, store.info(case).native_spacing_mm
+        panels[case] = figures.make_panel(case, image, result.labels, reference, spacing)
         if predictions is not None:
             write_labels(predictions / f"{case}.nii.gz", result.labels, volume.native)
         return result.tables
@@ -154,8 +159,10 @@ def _write(
     source = _provenance(run, store, cases, args)
     for name, rows in measured.items():
         tables.write_csv(folder / f"{name}.csv", name, rows)
-    tables.write_json(folder / "summary.json", {**summary, "phantom": phantom, "provenance": source})
-    if args.split == "test":
+    optimistic = run.experiment.prepare.crop == "liver"
+    marks = {"phantom": phantom, **({"cropped": CROPPED} if optimistic else {})}
+    tables.write_json(folder / "summary.json", {**summary, **marks, "provenance": source})
+    if args.split != "val":
         dice = {name: summary.get(name, {}).get("dice", {}).get("mean") for name in ("liver", "tumour")}
         kept = ("time", "command", "checkpoint", "checkpoint_hash", "step", "overrides", "cases")
         tables.append_line(folder / "looks.jsonl", {**{key: source[key] for key in kept}, "dice": dice})
@@ -169,10 +176,12 @@ def _write(
     else:
         print("no metric gives 'dice', so there is no dice.png and no overlays.png")
     print(f"\n{tables.terminal(summary)}\n")
+    if optimistic:
+        print(f"note: {CROPPED}\n")
     print(f"written to {folder}: {', '.join(written)}")
-    if args.split == "test":
+    if args.split != "val":
         with open(folder / "looks.jsonl", encoding="utf-8") as file:
-            print(f"look {sum(1 for _ in file)} at this test split (looks.jsonl)")
+            print(f"look {sum(1 for _ in file)} at this {args.split} split (looks.jsonl)")
     print(f"next: python tools/predict.py {shlex.quote(str(args.run))} scan.nii.gz -o out/")
 
 

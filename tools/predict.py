@@ -1,4 +1,6 @@
-"""Predict label maps for NIfTI scans: 0 background, 1 liver, 2 tumour, on each scan's own grid.
+"""Predict label maps for scans: 0 background, 1 liver, 2 tumour, on each scan's own grid.
+
+A scan is a NIfTI, NRRD or MetaImage file, or a folder with a DICOM series.
 
 python tools/predict.py runs/NAME scan.nii.gz -o out/
 python tools/predict.py runs/NAME folder/ -o out/
@@ -15,13 +17,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import registry
-from core.data.volume import read_image, write_labels
+from core.data.dicom import holds_series
+from core.data.volume import SUFFIXES, read_image, write_labels
 from core.errors import UserError
 from core.experiment import run_tool
 from core.infer.run import load_run
 from core.parallel import map_cases
 
-SUFFIXES = (".nii.gz", ".nii")
 _OVERRIDE = re.compile(r"[a-z_]+[\w.\[\]]*=")
 
 
@@ -67,8 +69,8 @@ def _parse() -> argparse.Namespace:
         "inputs",
         nargs="+",
         metavar="input",
-        help="NIfTI files, or folders of them (those called segmentation* are passed over); also overrides such as "
-        "inferer.batch=8",
+        help="NIfTI, NRRD or MetaImage files, folders with a DICOM series, or folders of these (files called "
+        "segmentation* are passed over); also overrides such as inferer.batch=8",
     )
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the label maps, <stem>.nii.gz each")
     parser.add_argument("--checkpoint", default="best", help="best, last, or a file (default: best)")
@@ -83,11 +85,11 @@ def _jobs(inputs: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
     Raises:
         UserError: if nothing is to be done, or a label map would land on a scan or on another label map.
     """
-    if out.name.endswith(SUFFIXES) or (out.exists() and not out.is_dir()):
+    if out.name.lower().endswith(SUFFIXES) or (out.exists() and not out.is_dir()):
         raise UserError(f"-o {out}: want a folder; each label map is named after its scan")
     scans = [scan for path in inputs for scan in _scans(path)]
     if not scans:
-        raise UserError("nothing to predict: give a NIfTI file, or a folder of them")
+        raise UserError("nothing to predict: give a scan, or a folder of them")
     taken: dict[Path, Path] = {}
     for scan in scans:
         target = out / f"{_stem(scan)}.nii.gz"
@@ -104,19 +106,22 @@ def _jobs(inputs: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
 def _scans(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]  # one that does not exist is reported with the bad files
-    found = [
-        p for p in sorted(path.iterdir()) if p.name.endswith(SUFFIXES) and not p.name.startswith((".", "segmentation"))
-    ]
+    entries = [p for p in sorted(path.iterdir()) if not p.name.startswith((".", "segmentation"))]
+    files = [p for p in entries if p.name.lower().endswith(SUFFIXES) and p.is_file()]
+    # A series in several folders is one scan, so the outermost folder with files of a series stands for it.
+    if not files and any(p.is_file() for p in entries) and holds_series(path, below=False):
+        return [path]
+    found = files + [p for p in entries if p.is_dir() and holds_series(p)]
     if not found:
-        raise UserError(f"{path}: no scan (*.nii, *.nii.gz) in this folder")
+        raise UserError(f"{path}: no scan (*{', *'.join(SUFFIXES)}, or a DICOM series) in this folder")
     return found
 
 
 def _stem(path: Path) -> str:
-    for suffix in SUFFIXES:
-        if path.name.endswith(suffix):
+    for suffix in sorted(SUFFIXES, key=len, reverse=True):
+        if path.name.lower().endswith(suffix) and not path.is_dir():
             return path.name[: -len(suffix)]
-    return path.name
+    return path.resolve().name if path.is_dir() else path.name
 
 
 def _reason(scan: Path, error: Exception) -> str:

@@ -31,7 +31,7 @@ def bench_evaluate(subject: Subject, store: Store, *, cases: int, blocks: int) -
     untrained = subject.weights == "untrained"
     arrays = [store.image(case) for case in chosen]
     slices = sum(len(array) for array in arrays)
-    bare = BareNetwork(subject, arrays)
+    bare = BareNetwork(subject, arrays, [store.info(case).spacing_mm[0] for case in chosen])
     labels = {case: stand_in(store.label(case)) for case in chosen} if untrained else {}
     clocks: list[Clock] = []
 

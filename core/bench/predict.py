@@ -46,7 +46,8 @@ def bench_predict(subject: Subject, store: Store, *, cases: int, blocks: int) ->
     fixed = {case: stand_in(store.label(case)) for case in chosen} if subject.weights == "untrained" else {}
     volumes = [store.volume(case) for case in chosen]
     slices = sum(len(volume.array) for volume in volumes)
-    bare, inferer = BareNetwork(subject, [volume.array for volume in volumes]), subject.inferer()
+    spacings = [volume.spacing_mm[0] for volume in volumes]
+    bare, inferer = BareNetwork(subject, [volume.array for volume in volumes], spacings), subject.inferer()
     clocks: list[Clock] = []
 
     with scratch(sum(volume.array.size for volume in volumes)) as folder, progress("predict", 4 * (blocks + 1)) as bar:

@@ -133,15 +133,22 @@ def pick(store: Store, count: int) -> list[str]:
 
 
 class BareNetwork:
-    """The network alone on all slices of some scans, in batches that lie on the device already."""
+    """The network alone on all slices of some scans, in batches that lie on the device already.
 
-    def __init__(self, subject: Subject, arrays: Sequence[np.ndarray]) -> None:
+    Args:
+        subject: the network and what belongs to it.
+        arrays: int16 HU ``[Z, Y, X]``.
+        spacings_z_mm: distance of each array's slices.
+    """
+
+    def __init__(self, subject: Subject, arrays: Sequence[np.ndarray], spacings_z_mm: Sequence[float]) -> None:
         self.subject = subject
         geometry, size = subject.experiment.geometry, int(subject.experiment.inferer.args.get("batch", 16))
         self.batches: list[torch.Tensor] = []
-        for array in arrays:
+        for array, spacing in zip(arrays, spacings_z_mm, strict=True):
+            near = [geometry.neighbours(z, len(array), spacing) for z in range(len(array))]
             planes = torch.from_numpy(np.ascontiguousarray(geometry.image(array))).to(subject.device)
-            stacks = torch.tensor([geometry.neighbours(z, len(array)) for z in range(len(array))], device=planes.device)
+            stacks = torch.tensor(near, device=planes.device)
             self.batches += [planes[stacks[first : first + size]] for first in range(0, len(array), size)]
 
     @torch.no_grad()

@@ -5,17 +5,48 @@ Slabs are checked while they are read, so that a scan is gone through once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+PLAUSIBLE_MM = (0.1, 20.0)
+"""A CT's voxels lie within, along every axis."""
 
-def geometry_note(affine: np.ndarray, header: Mapping[str, np.ndarray]) -> str | None:
-    """Why a scan's spacing cannot be trusted, or None, from its own affine and raw header fields."""
+_RIGHT_ANGLE = 0.0087  # cosine: half a degree off is the rounding of some converters
+_SPACINGS_APART = 0.01
+
+
+def geometry_note(
+    affine: np.ndarray, header: Mapping[str, np.ndarray], spacing_mm: Sequence[float] | None = None
+) -> str | None:
+    """Why a scan's spacing cannot be trusted, or None.
+
+    Args:
+        affine: the file's own, 4x4.
+        header: its raw fields, empty for files other than NIfTI.
+        spacing_mm: the scan's, along any order of axes; None: the file's unit is mm.
+    """
     if np.array_equal(np.abs(affine), np.eye(4)):
         return "the affine is the identity (1 mm, no origin): spacing and orientation cannot be trusted"
     if header and not header["qform_code"] and not header["sform_code"]:
         return "the header has neither qform nor sform: orientation is a guess, the spacing cannot be trusted"
+    size = np.sqrt((np.asarray(affine, float)[:3, :3] ** 2).sum(axis=0))
+    steps = np.asarray(size if spacing_mm is None else spacing_mm, float)
+    if steps.min() < PLAUSIBLE_MM[0] or steps.max() > PLAUSIBLE_MM[1]:
+        voxel = " x ".join(f"{s:.4g}" for s in sorted(steps))
+        return f"voxels of {voxel} mm are not a CT's (wrong unit, or a wrong affine): the spacing cannot be trusted"
+    axes = np.asarray(affine, float)[:3, :3] / size
+    cosine = float(np.abs((axes.T @ axes)[[0, 0, 1], [1, 2, 2]]).max())
+    if cosine > _RIGHT_ANGLE:
+        return (
+            f"the axes meet at {math.degrees(math.acos(min(cosine, 1))):.1f} degrees, not at right angles (a tilted "
+            f"gantry, or a registration): mm would be wrong along them, the spacing cannot be trusted"
+        )
+    named = np.asarray(header["pixdim"], float)[1:4] if header else size
+    if (np.abs(named - size) > _SPACINGS_APART * size).any():
+        one, other = (" x ".join(f"{s:.4g}" for s in three) for three in (named, size))
+        return f"the header gives two spacings, {one} (pixdim) and {other} (sform): the spacing cannot be trusted"
     return None
 
 
@@ -65,7 +96,8 @@ class HuCheck:
             return f"intensities are fractions within [{low:.6g}, {high:.6g}]: normalised, not HU"
         if low >= 0 and high <= 255:
             return f"all intensities lie within [{low:.6g}, {high:.6g}]: 8-bit grey values, not HU"
-        if low >= 0 and self.bright > 0.15 * self.voxels:
+        # Bone and contrast medium stay below a twentieth; -2000 and less is padding, which the offset passes by.
+        if (low >= 0 and self.bright > 0.15 * self.voxels) or (low <= -2000 and self.bright > 0.25 * self.voxels):
             return f"intensities within [{low:.6g}, {high:.6g}] look like HU + 1024: the rescale intercept is missing"
         return None
 

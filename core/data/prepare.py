@@ -2,71 +2,39 @@
 
 from __future__ import annotations
 
-import dataclasses
-import errno
-import fcntl
-import json
 import os
-import sys
+import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import h5py
 
 from core.build import build
 from core.contracts import Case, Source
-from core.data import store as stores
-from core.data.ingest import Done, Job, ingest
-from core.data.store import SCHEMA, SUFFIX, Compression, StoreError
+from core.data import summary as summaries
+from core.data.casefile import SCHEMA, SUFFIX, Compression, StoreError, case_files, check_id, open_case, read_info
+from core.data.ingest import Done, Job, described, flush, ingest
+from core.data.manage import set_aside
+from core.data.migrate import migrate
+from core.data.outcome import Report, found_twice, refuse
+from core.data.signature import signature
+from core.data.summary import differs, is_complete
 from core.data.volume import VolumeError
 from core.errors import UserError
 from core.experiment import Experiment
 from core.parallel import cpus, map_cases
+from core.settings import PrepareSettings
+from registry import suggest
 
-REMOVED = "removed"
+__all__ = ["Report", "SourceError", "differs", "is_complete", "prepare", "prepare_experiment"]
+
 _WORKER_BYTES = 1_500_000_000  # a scan of 512x512x900 stays below this; measured in docs/data.md
 
 
 class SourceError(UserError):
     """A source that finds nothing, or cannot be read."""
-
-
-@dataclass
-class Report:
-    """What `prepare` did.
-
-    Attributes:
-        stored: cases written now.
-        skipped: cases that were in the store already, unchanged.
-        bad: (case, path, message); they are not in the store.
-        notes: (case, remark): repairs, and what cannot be trusted.
-        removed: cases set aside in the folder ``removed``, because the source no longer has them.
-    """
-
-    root: Path
-    stored: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    bad: list[tuple[str, str, str]] = field(default_factory=list)
-    notes: list[tuple[str, str]] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)
-
-    def table(self) -> str:
-        """The report as text."""
-        good = len(self.stored) + len(self.skipped)
-        lines = [f"store {self.root}: {good} cases ({len(self.stored)} new, {len(self.skipped)} unchanged)"]
-        if self.removed:
-            lines.append(f"no longer in the source, set aside in {self.root / REMOVED}: {', '.join(self.removed)}")
-        remarks: dict[str, list[str]] = {}
-        for case, remark in self.notes:
-            remarks.setdefault(remark, []).append(case)
-        lines += [f"note: {remark}\n  {', '.join(cases)}" for remark, cases in remarks.items()]
-        if self.bad:
-            width = max(len(case) for case, _, _ in self.bad)
-            lines.append(f"{len(self.bad)} bad cases, not in the store:")
-            lines += [f"  {case:<{width}}  {message}" for case, _, message in self.bad]
-        return "\n".join(lines)
 
 
 def prepare(
@@ -75,145 +43,196 @@ def prepare(
     *,
     compression: Compression = "bitshuffle-lz4",
     workers: int | None = None,
+    spacing: tuple[float | None, float | None, float | None] | None = None,
+    crop: Literal["none", "body", "liver"] = "none",
+    margin_mm: float = 20.0,
+    only: Sequence[str] = (),
     source_config: Mapping[str, Any],
 ) -> Report:
     """Bring the store at `root` in line with the source; cases that are there and unchanged stay.
 
     A case counts as unchanged while size and time of its files, and what the source says of it, are the same. Several
     processes may call it at once: one works, the others wait and find all done. A file is moved into place only when
-    it is whole, so a killed run leaves no broken one, and the next goes on where it stopped.
+    it is whole, so a killed run leaves no broken one, and the next goes on where it stopped. Files of an older schema
+    are brought to the present one first.
 
     Args:
         source: where the scans are.
         root: the store's folder.
         compression: "none" is read as fast as the memory and takes three times the space.
         workers: processes; None: one a CPU, fewer if memory is short.
+        spacing: of the stored voxels, as in `PrepareSettings`.
+        crop: what is kept of a scan, as there.
+        margin_mm: around it, as there.
+        only: cases to store or refresh; the others stay as they are, and so does what the source no longer has.
         source_config: the ``source:`` node, recorded; another source's store is refused.
 
     Raises:
-        SourceError: if the source finds no cases, with what it says.
-        StoreError: if the store belongs to another source, or the disk is full.
+        SourceError: if the source finds no cases, with what it says, or has none of a name in `only`.
+        StoreError: if the store belongs to another source or keeps another grid, or the disk is full.
     """
-    root = Path(root)
+    root, settings = Path(root), PrepareSettings(compression, None, spacing, crop, margin_mm)
     root.mkdir(parents=True, exist_ok=True)
-    with _locked(root):
-        _check_owner(root, source_config)
+    with summaries.locked(root):
+        summaries.check_owner(root, source_config)
+        summaries.check_grid(root, settings)
         for stale in root.glob(".*.partial"):
             stale.unlink()
-        try:
-            cases = list(source.cases())
-        except ValueError as error:
-            raise SourceError(f"source '{source_config.get('name', type(source).__name__)}': {error}") from error
-        report = Report(root)
-        _run(cases, report, compression, workers)
-        _remove_others(root, report)
-        if report.stored or report.skipped:
-            _write_summary(root, cases, report, source_config)
+        cases = _listed(source, source_config, only)
+        migrated = migrate(root)
+        report = Report(root, migration=migrated if migrated.done else None)
+        out = set(summaries.excluded(root))
+        if out & set(only):
+            names = ", ".join(sorted(out & set(only)))
+            raise StoreError(f"{root}: taken out by --remove: {names}; --restore brings a case back")
+        report.excluded = [case.id for case in cases if case.id in out]
+        before = summaries.read(root)
+        complete = bool(before.get("complete", True)) if only else True
+        record = _record(before, cases, settings, source_config)
+        wanted = [case for case in cases if case.id not in out]
+        _run(wanted, report, settings, record, workers=workers, keep=bool(only))
+        if not only:
+            _remove_others(root, report)
+        report.total = len(case_files(root))
+        if report.total:
+            bad = [{"case": case, "path": path, "message": message} for case, path, message in report.bad]
+            others = [entry for entry in before.get("bad", []) if only and entry["case"] not in set(only)]
+            count = {"complete": complete, "cases": report.total, "bad": [*others, *bad]}
+            summaries.write(root, {**record, **count})
     return report
 
 
-def prepare_experiment(experiment: Experiment) -> Report:
+def prepare_experiment(experiment: Experiment, only: Sequence[str] = ()) -> Report:
     """Bring an experiment's store in line with its source; raises as `prepare` does."""
+    wanted = experiment.prepare
     return prepare(
         build(experiment.source),
         experiment.store,
-        compression=experiment.prepare.compression,
-        workers=experiment.prepare.workers,
+        compression=wanted.compression,
+        workers=wanted.workers,
+        spacing=wanted.spacing,
+        crop=wanted.crop,
+        margin_mm=wanted.margin_mm,
+        only=only,
         source_config=experiment.source.plain(),
     )
 
 
-def differs(root: Path, source_config: Mapping[str, Any]) -> list[str]:
-    """In which arguments the source that a store was prepared from differs from the experiment's, as text."""
-    before = (_summary(root) or {}).get("source") or {}
-    keys = sorted({*before, *source_config})
-    return [f"{k} {before.get(k)!r} -> {source_config.get(k)!r}" for k in keys if before.get(k) != source_config.get(k)]
+def _listed(source: Source, config: Mapping[str, Any], only: Sequence[str]) -> list[Case]:
+    name = config.get("name", type(source).__name__)
+    try:
+        cases = list(source.cases())
+    except ValueError as error:
+        raise SourceError(f"source '{name}': {error}") from error
+    known = {case.id for case in cases}
+    for wanted in only:
+        if wanted not in known:
+            raise SourceError(f"source '{name}': no case '{wanted}'{suggest(wanted, sorted(known))}")
+    return [case for case in cases if not only or case.id in set(only)]
 
 
-def is_complete(root: Path) -> bool:
-    """Whether a `prepare` of this store came to its end."""
-    summary = _summary(Path(root))
-    return summary is not None and summary.get("schema") == SCHEMA
+def _record(
+    before: Mapping[str, Any], cases: Sequence[Case], settings: PrepareSettings, source_config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What the summary says of the whole store, whatever becomes of the cases."""
+    return {
+        "schema": SCHEMA,
+        "grid": summaries.grid_key(settings),
+        "source": dict(source_config),
+        "origin": sorted({*before.get("origin", []), *(c.origin for c in cases)}),
+        "excluded": list(before.get("excluded", [])),
+    }
 
 
-def _run(cases: Sequence[Case], report: Report, compression: Compression, workers: int | None) -> None:
+def _run(
+    cases: Sequence[Case],
+    report: Report,
+    settings: PrepareSettings,
+    record: Mapping[str, Any],
+    *,
+    workers: int | None,
+    keep: bool,
+) -> None:
     root = report.root
     twice = {case for case, n in Counter(c.id for c in cases).items() if n > 1}
     jobs: dict[str, Job] = {}
     present: dict[str, Done] = {}
     for case in cases:
-        stores.check_id(case.id)
+        check_id(case.id)
         if case.id in twice:
             continue
-        signature = _signature(case, compression)
-        done = _unchanged(root / f"{case.id}{SUFFIX}", signature)
+        path = root / f"{case.id}{SUFFIX}"
+        job = Job(case, _partial(path), settings.compression, signature(case, settings.compression, settings), settings)
+        done = _unchanged(path, job)
         if done is not None:
             present[case.id] = done
         else:
-            jobs[case.id] = Job(case, root / f".{case.id}{SUFFIX}.{os.getpid()}.partial", compression, signature)
+            jobs[case.id] = job
     if jobs:
-        (root / "store.json").unlink(missing_ok=True)  # incomplete from here on
+        summaries.write(root, {**record, "complete": False})
     results = map_cases(ingest, list(jobs.values()), workers=_workers(workers), description="prepare")
-    seen: dict[str, Case] = {}
+    seen = _others(root, {case.id for case in cases}) if keep else {}
     try:
         for case in cases:
             if case.id in twice:
                 if all(case.id != known for known, _, _ in report.bad):
-                    report.bad.append(_found_twice([c for c in cases if c.id == case.id]))
+                    report.bad.append(found_twice([c for c in cases if c.id == case.id]))
                 continue
             result: Any = present[case.id] if case.id in present else next(results)[1]
             if isinstance(result, Done) and result.content_hash in seen:
-                first = seen[result.content_hash]
-                result = VolumeError(f"{case.image}: the same scan as {first.id} ({first.image})")
+                result = VolumeError(f"{case.image}: the same scan as {seen[result.content_hash]}")
             if isinstance(result, Exception):
-                _refuse(case, result, jobs.get(case.id), report)
+                refuse(case, result, jobs.get(case.id), report)
                 continue
-            seen[result.content_hash] = case
+            seen[result.content_hash] = f"{case.id} ({case.image})"
             report.notes += [(case.id, note) for note in result.notes]
-            if case.id in present:
-                report.skipped.append(case.id)
-            else:
+            if case.id not in present:
                 os.replace(jobs[case.id].partial, root / f"{case.id}{SUFFIX}")
-                report.stored.append(case.id)
+            elif not _restated(root / f"{case.id}{SUFFIX}", case):
+                report.skipped.append(case.id)
+                continue
+            report.stored.append(case.id)
     finally:
         results.close()  # type: ignore[attr-defined]
 
 
-def _found_twice(cases: Sequence[Case]) -> tuple[str, str, str]:
-    files = list(dict.fromkeys(str(c.image) for c in cases))
-    if len(files) == 1:  # one scan with two labels
-        files = list(dict.fromkeys(str(c.label) for c in cases))
-    return cases[0].id, files[0], f"{files[0]}: found more than once; keep one of {', '.join(files)}"
+def _others(root: Path, cases: set[str]) -> dict[str, str]:
+    """The other cases of the store, by their hash."""
+    found = {}
+    for case in case_files(root):
+        if case not in cases:
+            with open_case(root / f"{case}{SUFFIX}") as file:
+                info = read_info(file)
+            found[info.content_hash] = f"{case} ({info.image_path})"
+    return found
 
 
-def _refuse(case: Case, error: Exception, job: Job | None, report: Report) -> None:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise StoreError(f"{report.root}: the disk is full ({error}); make room and run again, it goes on from here")
-    if job is not None:
-        job.partial.unlink(missing_ok=True)
-    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    path = str(case.label) if case.label is not None and text.startswith(str(case.label)) else str(case.image)
-    report.bad.append((case.id, path, text if text.startswith(path) else f"{path}: {text}"))
+def _restated(path: Path, case: Case) -> bool:
+    """Write anew what the source says of a case, if that has changed; the scan itself need not be read again."""
+    said = described(case)
+    with open_case(path) as file:
+        if all(file.attrs[name] == value for name, value in said.items()):
+            return False
+    partial = _partial(path)
+    shutil.copyfile(path, partial)
+    with h5py.File(partial, "r+", locking=False) as file:
+        for name, value in said.items():
+            file.attrs[name] = value
+    flush(partial)
+    os.replace(partial, path)
+    return True
 
 
-def _signature(case: Case, compression: Compression) -> str:
-    def stamp(path: Path | None) -> list[int] | None:
-        try:
-            found = path.stat() if path is not None else None
-        except OSError:
-            return None
-        return [found.st_size, found.st_mtime_ns] if found is not None else None
-
-    said = [getattr(case, f.name) for f in dataclasses.fields(case) if f.name not in ("image", "label")]
-    return json.dumps([SCHEMA, compression, stamp(case.image), stamp(case.label), case.label is not None, *said])
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
 
 
-def _unchanged(path: Path, signature: str) -> Done | None:
+def _unchanged(path: Path, job: Job) -> Done | None:
     try:
-        with stores.open_case(path) as file:
-            if file.attrs.get("signature") != signature:
+        with open_case(path) as file:
+            if file.attrs.get("signature") != job.signature:
                 return None
-            info = stores.read_info(file)
+            info = read_info(file)
             return Done(info.content_hash, info.notes)
     except (StoreError, KeyError, OSError):  # absent, cut short, or of another schema: written anew
         return None
@@ -222,12 +241,9 @@ def _unchanged(path: Path, signature: str) -> Done | None:
 def _remove_others(root: Path, report: Report) -> None:
     good = {*report.stored, *report.skipped}
     bad = {case for case, _, _ in report.bad}
-    for path in sorted(root.glob(f"*{SUFFIX}")):
-        case = path.name[: -len(SUFFIX)]
+    for case in case_files(root):
         if case not in good:
-            aside = root / REMOVED
-            aside.mkdir(exist_ok=True)
-            os.replace(path, aside / path.name)
+            set_aside(root, case)
             if case not in bad:
                 report.removed.append(case)
 
@@ -241,49 +257,3 @@ def _workers(wanted: int | None) -> int:
     except (OSError, StopIteration, ValueError):  # not Linux
         return cpus()
     return max(1, min(cpus(), free // _WORKER_BYTES))
-
-
-def _summary(root: Path) -> dict[str, Any] | None:
-    try:
-        found = json.loads((root / "store.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
-
-
-def _check_owner(root: Path, source_config: Mapping[str, Any]) -> None:
-    summary = _summary(root)
-    before = ((summary or {}).get("source") or {}).get("name")
-    now = source_config.get("name")
-    if before is not None and now is not None and before != now:
-        raise StoreError(
-            f"{root}: this store was prepared from source '{before}', not '{now}'; "
-            f"name another with store=data/{now}, or delete the folder"
-        )
-
-
-def _write_summary(root: Path, cases: Sequence[Case], report: Report, source_config: Mapping[str, Any]) -> None:
-    summary = {
-        "schema": SCHEMA,
-        "source": dict(source_config),
-        "origin": sorted({c.origin for c in cases}),
-        "cases": len(report.stored) + len(report.skipped),
-        "bad": [{"case": case, "path": path, "message": message} for case, path, message in report.bad],
-    }
-    partial = root / f".store.json.{os.getpid()}.partial"
-    with open(partial, "w") as file:
-        json.dump(summary, file, indent=1, default=str)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, root / "store.json")
-
-
-@contextmanager
-def _locked(root: Path) -> Iterator[None]:
-    with open(root / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            print(f"{root}: another process is preparing this store; waiting for it", file=sys.stderr)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

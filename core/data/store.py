@@ -2,73 +2,49 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import h5py
-import hdf5plugin  # noqa: F401  (registers the filter)
 import numpy as np
 
+from core.data.casefile import (
+    HISTOGRAM_LOW,
+    SCHEMA,
+    SUFFIX,
+    CaseInfo,
+    Compression,
+    StoreError,
+    case_files,
+    damaged,
+    natural,
+    open_case,
+    read_grid,
+    read_info,
+    read_native,
+)
 from core.data.chunks import Chunks
-from core.data.volume import Native, Volume
-from core.errors import UserError
+from core.data.grid import Grid
+from core.data.volume import Volume
 
-SCHEMA = 2
-SUFFIX = ".h5"
-HISTOGRAM_LOW = -1024
-"""HU of the first bin of `Store.foreground_histogram`; the last is 3071."""
-Compression = Literal["bitshuffle-lz4", "none"]
+__all__ = [
+    "HISTOGRAM_LOW",
+    "SCHEMA",
+    "SUFFIX",
+    "CaseInfo",
+    "Compression",
+    "Store",
+    "StoreError",
+    "natural",
+    "open_case",
+    "read_info",
+]
 
 _OPEN_FILES = 128
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-
-
-class StoreError(UserError):
-    """A store or a file in it that cannot be used, with its path and what to do."""
-
-
-@dataclass(frozen=True)
-class CaseInfo:
-    """What is known of a case without reading its arrays.
-
-    Attributes:
-        shape: ``(Z, Y, X)``.
-        spacing_mm: along z, y, x.
-        spacing_trusted: False leaves the case out of every figure in mm or ml.
-        hu_trusted: False if the intensities were windowed or rescaled before.
-        content_hash: sha256 of shape and HU array.
-        label_hash: sha256 of shape and label array, empty without a label.
-        liver_voxels: labels 1 and 2 together.
-        part: ``train``, ``val`` or ``test`` where the data set's own layout says so, else empty.
-        external: never trains or validates, and is tested apart.
-        repairs: what was mended when the case was stored.
-        notes: what the checks remarked on.
-    """
-
-    case: str
-    patient: str
-    origin: str
-    shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float]
-    spacing_trusted: bool
-    hu_trusted: bool
-    labelled: bool
-    content_hash: str
-    label_hash: str
-    liver_voxels: int
-    tumour_voxels: int
-    image_path: str
-    label_path: str
-    part: str = ""
-    external: bool = False
-    repairs: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -94,10 +70,9 @@ class Store:
         self.root = Path(root)
         if not self.root.is_dir():
             raise StoreError(f"{self.root}: there is no store here; write one with tools/prepare.py EXPERIMENT")
-        names = [p.name[: -len(SUFFIX)] for p in self.root.glob(f"*{SUFFIX}") if not p.name.startswith(".")]
-        if not names:
+        self.cases: tuple[str, ...] = tuple(case_files(self.root))
+        if not self.cases:
             raise StoreError(f"{self.root}: the store holds no case; write it with tools/prepare.py EXPERIMENT")
-        self.cases: tuple[str, ...] = tuple(sorted(names, key=natural))
         self._info: dict[str, CaseInfo] = {}
         self._reset()
         for case in self.cases:
@@ -144,18 +119,28 @@ class Store:
         """How the case's arrays are stored: "bitshuffle-lz4" or "none"."""
         return str(self._open(case).file.attrs["compression"])
 
+    def reference(self, case: str) -> np.ndarray:
+        """Uint8 labels ``[Z, Y, X]`` on the scan's own canonical grid, whatever grid the store keeps."""
+        self.label(case, [])  # says so if there is none
+        return self._read(case, "label" if self.grid(case).identity else "native_label", None)
+
+    def grid(self, case: str) -> Grid:
+        """The way from the scan's own canonical grid to the stored one, and back."""
+        return read_grid(self._open(case).file)
+
+    def fingerprint(self, case: str) -> np.ndarray:
+        """Float16 ``[Z, F]`` of the scan's own slices (`core.data.fingerprint`), to find near-duplicates by."""
+        return self._array(case, "fingerprint")[...]
+
+    def foreground_histogram(self, case: str) -> np.ndarray:
+        """Int64 ``[4096]``: how many voxels of labels 1 and 2 have each HU from -1024 to 3071, those beyond clipped."""
+        return self._array(case, "foreground_histogram")[...]
+
     def volume(self, case: str) -> Volume:
-        """The whole scan with its geometry and the way back to the file's own grid."""
-        info = self.info(case)
-        attributes = self._open(case).file.attrs
-        native = Native(
-            axcodes=tuple(attributes["native_axcodes"]),
-            shape=tuple(int(n) for n in attributes["native_shape"]),  # type: ignore[arg-type]
-            affine=np.asarray(attributes["native_affine"]),
-            xyzt_units=int(attributes["native_xyzt_units"]),
-            header={k[len("header_") :]: np.asarray(attributes[k]) for k in attributes if k.startswith("header_")},
-        )
-        return Volume(self.image(case), info.spacing_mm, np.asarray(attributes["affine"]), native)
+        """The whole scan as it is stored, with its geometry and, from its own canonical grid, the way to its file."""
+        info, file = self.info(case), self._open(case).file
+        affine, series = np.asarray(file.attrs["affine"]), str(file.attrs["series"])
+        return Volume(self.image(case), info.spacing_mm, affine, read_native(file), info.notes, series)
 
     def close(self) -> None:
         """Close this process's files; reading opens them again."""
@@ -230,67 +215,4 @@ class Store:
                     out[i] = data[z]
             return out
         except OSError as error:
-            raise StoreError(_damaged(self.path(case), error)) from error
-
-
-def natural(text: str) -> list[tuple[int, str]]:
-    """Sort key under which volume-9 comes before volume-10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
-
-
-def check_id(case: str) -> None:
-    """Raises StoreError for an id that cannot name a file."""
-    if not _ID.fullmatch(case):
-        raise StoreError(f"case id '{case}': want letters, digits and . _ + - only, since it names a file")
-
-
-def open_case(path: Path) -> h5py.File:
-    """Open one case's file for reading.
-
-    Raises:
-        StoreError: if it is cut short, not HDF5, or of another schema.
-    """
-    # No chunk cache: a chunk is a slice, seldom wanted twice, and each open array would keep a megabyte.
-    try:
-        file = h5py.File(path, "r", rdcc_nbytes=0)
-    except OSError as error:
-        if "unable to lock file" not in str(error):
-            raise StoreError(_damaged(path, error)) from error
-        # Some network file systems have no locks; files of a store are replaced whole, so reading needs none.
-        file = h5py.File(path, "r", rdcc_nbytes=0, locking=False)
-    schema = file.attrs.get("schema")
-    if schema != SCHEMA:
-        file.close()
-        raise StoreError(
-            f"{path}: store schema {schema}, this version reads {SCHEMA}; delete the folder, run tools/prepare.py again"
-        )
-    return file
-
-
-def read_info(file: h5py.File) -> CaseInfo:
-    """The description of an open case."""
-    a = file.attrs
-    return CaseInfo(
-        case=str(a["case"]),
-        patient=str(a["patient"]),
-        origin=str(a["origin"]),
-        shape=tuple(int(n) for n in file["image"].shape),  # type: ignore[arg-type]
-        spacing_mm=tuple(float(s) for s in a["spacing_mm"]),  # type: ignore[arg-type]
-        spacing_trusted=bool(a["spacing_trusted"]),
-        hu_trusted=bool(a["hu_trusted"]),
-        labelled=bool(a["labelled"]),
-        content_hash=str(a["content_hash"]),
-        label_hash=str(a["label_hash"]),
-        liver_voxels=int(a["liver_voxels"]),
-        tumour_voxels=int(a["tumour_voxels"]),
-        image_path=str(a["image_path"]),
-        label_path=str(a["label_path"]),
-        part=str(a["part"]),
-        external=bool(a["external"]),
-        repairs=tuple(json.loads(a["repairs"])),
-        notes=tuple(json.loads(a["notes"])),
-    )
-
-
-def _damaged(path: Path, error: Exception) -> str:
-    return f"{path}: cut short or damaged ({error}); delete it and run tools/prepare.py again"
+            raise StoreError(damaged(self.path(case), error)) from error

@@ -10,6 +10,7 @@ import cc3d
 import numpy as np
 from scipy import ndimage
 
+from core.measure.components import number_components
 from core.values import LIVER, TUMOUR
 
 SLICE_DTYPE = np.dtype([("z", "<i4"), ("liver_voxels", "<i4"), ("tumour_voxels", "<i4"), ("lesions", "<i4")])
@@ -70,7 +71,7 @@ def find_lesions(label: np.ndarray) -> Lesions:
     if not planes.any():
         return Lesions(np.zeros((0, 0, 0), np.uint16), (slice(0, 0),) * 3, [], np.zeros(0, np.int64))
     box = (_span(planes), _span(rows), _span(columns))
-    ids, count = cc3d.connected_components(label[box] == TUMOUR, connectivity=26, return_N=True)
+    ids, count = number_components(label[box] == TUMOUR)
     if count > np.iinfo(np.uint16).max:
         raise ValueError(f"{count} separate lesions: this is noise, not a tumour label")
     ids = ids.astype(np.uint16)

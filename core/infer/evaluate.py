@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.contracts import Inferer, Metric, OnLogits, Postprocess, Rows
+from core.contracts import Inferer, Metric, OnLogits, Postprocess, Prediction, Rows
 from core.errors import UserError
 from core.measure.pair import CasePair
 
 if TYPE_CHECKING:
+    from core.data.grid import Grid
     from core.data.store import CaseInfo
     from core.data.volume import Volume
 
@@ -27,17 +28,19 @@ KEYS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Result:
-    """What evaluating one case gives.
+    """What evaluating one case gives, on the scan's own canonical grid.
 
     Attributes:
         case: the case's id.
         labels: uint8 ``[Z, Y, X]`` after post-processing.
+        image: int16 HU ``[Z, Y, X]``; interpolated where the store keeps other voxels.
         tables: rows per table; empty without a reference.
         probabilities: float16 ``[K, Z, Y, X]`` where anything asked for them.
     """
 
     case: str
     labels: np.ndarray
+    image: np.ndarray
     tables: dict[str, Rows] = field(default_factory=dict)
     probabilities: np.ndarray | None = None
 
@@ -53,12 +56,13 @@ def evaluate_case(
     info: CaseInfo | None = None,
     on_logits: OnLogits | None = None,
     probabilities: bool = False,
+    grid: Grid | None = None,
 ) -> Result:
-    """Infer one volume, post-process it and, where there is a reference, measure it.
+    """Infer one volume and, on the scan's own grid, post-process it and measure it where there is a reference.
 
     Args:
         case: the case's id; `case` of every row.
-        volume: the scan.
+        volume: the scan as the store holds it.
         reference: uint8 ``[Z, Y, X]`` on the scan's own grid, or None.
         inferer: component of kind ``inferer``.
         postprocess: components of kind ``postprocess``, in order.
@@ -66,32 +70,62 @@ def evaluate_case(
         info: says whether the spacing can be trusted; None trusts it.
         on_logits: gets the logits block by block, as for the inferer.
         probabilities: keep them for the metrics even if no post-processor asks for them.
+        grid: from the scan's own grid to that of `volume`; None if it is the same.
 
     Raises:
         UserError: if the reference has another shape than the scan.
     """
-    if reference is not None and reference.shape != volume.array.shape:
-        raise UserError(
-            f"case '{case}': the reference has shape {reference.shape} and the scan {volume.array.shape} (z, y, x)"
-        )
-    wanted = probabilities or wants_probabilities(postprocess)
-    prediction = inferer(volume, probabilities=wanted, on_logits=on_logits)
-    labels = apply_postprocess(
-        postprocess, prediction.labels, volume.spacing_mm, prediction.probabilities, volume.array
+    scan = volume.array.shape if grid is None else grid.scan
+    if reference is not None and reference.shape != scan:
+        raise UserError(f"case '{case}': the reference has shape {reference.shape} and the scan {scan} (z, y, x)")
+    prediction, image = infer(
+        volume, inferer=inferer, postprocess=postprocess, on_logits=on_logits, probabilities=probabilities, grid=grid
     )
     if reference is None:
-        return Result(case, labels, {}, prediction.probabilities)
+        return Result(case, prediction.labels, image, {}, prediction.probabilities)
     pair = CasePair(
         case,
-        labels,
+        prediction.labels,
         reference,
-        volume.spacing_mm,
+        volume.spacing_mm if grid is None else grid.scan_spacing_mm,
         spacing_trusted=info is None or info.spacing_trusted,
-        image=volume.array,
+        image=image,
         probabilities=prediction.probabilities,
     )
     tables = merge_tables(metric.measure(pair) for metric in metrics)
-    return Result(case, labels, tables, prediction.probabilities)
+    return Result(case, prediction.labels, image, tables, prediction.probabilities)
+
+
+def infer(
+    volume: Volume,
+    *,
+    inferer: Inferer,
+    postprocess: Sequence[Postprocess] = (),
+    on_logits: OnLogits | None = None,
+    probabilities: bool = False,
+    grid: Grid | None = None,
+) -> tuple[Prediction, np.ndarray]:
+    """One volume -> post-processed labels, and the image, both on the scan's own canonical grid.
+
+    A new scan and a stored one go this same way, so that prediction and evaluation agree.
+
+    Args:
+        volume: on the stored grid.
+        inferer: component of kind ``inferer``.
+        postprocess: components of kind ``postprocess``, in order.
+        on_logits: as for the inferer.
+        probabilities: whether to return them, even if no post-processor asks for them.
+        grid: from the scan's own grid to that of `volume`; None if it is the same.
+    """
+    wanted = probabilities or wants_probabilities(postprocess)
+    # Labels cannot be interpolated without moving their borders.
+    raw = inferer(volume, probabilities=wanted or (grid is not None and grid.resamples), on_logits=on_logits)
+    found, image, spacing_mm = raw, volume.array, volume.spacing_mm
+    if grid is not None:
+        found, image = grid.back(raw, probabilities=wanted), grid.image_back(volume.array)
+        spacing_mm = grid.scan_spacing_mm
+    labels = apply_postprocess(postprocess, found.labels, spacing_mm, found.probabilities, image)
+    return Prediction(labels, found.probabilities), image
 
 
 def wants_probabilities(postprocess: Sequence[Postprocess]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +13,8 @@ from core.values import AIR_HU, IGNORE
 
 if TYPE_CHECKING:
     import torch
+
+Slices = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -24,13 +27,18 @@ class Geometry:
 
     Attributes:
         channels: image channels that the network gets; a single slice is repeated to fill them. None: ``2*context+1``.
-        context: neighbouring slices on each side as further channels; the end slice is repeated past the ends.
+        context: neighbouring slices on each side as further channels.
+        context_mm: distance of these neighbours from each other in mm: of each multiple the nearest slice, so that a
+            thick-sliced scan and a thin-sliced one show the same stretch of the body; null takes adjacent slices.
+        ends: what stands for slices past the scan's ends: "repeat" the end slice, or "mirror" the slices before it.
         size: in-plane size (one number or ``[height, width]``) of the resampled slice; null keeps the scan's own.
         divisor: the network divides each in-plane axis by this.
     """
 
     channels: int | None = None
     context: int = 0
+    context_mm: float | None = None
+    ends: Literal["repeat", "mirror"] = "repeat"
     size: int | tuple[int, int] | None = None
     divisor: int = 32
 
@@ -38,6 +46,10 @@ class Geometry:
         """Raises ValueError for values that contradict each other."""
         if self.context < 0:
             raise ValueError(f"context must not be negative, got {self.context}")
+        if self.context_mm is not None and not 0 < self.context_mm < math.inf:
+            raise ValueError(f"context_mm must be positive or null, got {self.context_mm:g}")
+        if self.context_mm is not None and self.context == 0:
+            raise ValueError(f"context_mm {self.context_mm:g} needs neighbours: set context to 1 or more")
         if self.divisor < 1:
             raise ValueError(f"divisor must be at least 1, got {self.divisor}")
         if self.size is not None and min(self.size_yx((1, 1))) < 1:
@@ -75,9 +87,47 @@ class Geometry:
         height, width = self.size_yx(shape_yx)
         return -(-height // self.divisor) * self.divisor, -(-width // self.divisor) * self.divisor
 
-    def neighbours(self, z: int, depth: int) -> list[int]:
-        """The slices that make up sample `z`, the end slice repeated past the ends."""
-        return [min(max(z + d, 0), depth - 1) for d in range(-self.context, self.context + 1)]
+    def neighbours(self, z: int, depth: int, spacing_z_mm: float | None = None) -> list[int]:
+        """The slices that make up sample `z` of a scan of `depth` slices, `spacing_z_mm` apart.
+
+        Raises:
+            ValueError: if `context_mm` is set and the spacing is not known.
+        """
+        step = 1.0
+        if self.context_mm is not None:
+            if spacing_z_mm is None or not 0 < spacing_z_mm < math.inf:
+                raise ValueError(f"context_mm {self.context_mm:g} needs the distance of the slices in mm")
+            step = self.context_mm / spacing_z_mm
+        # Halves are rounded away from z, so that both sides reach equally far.
+        above = [math.floor(k * step + 0.5) for k in range(1, self.context + 1)]
+        return [self._inside(z + d, depth) for d in (*(-d for d in reversed(above)), 0, *above)]
+
+    def check_spacing(self, name: str, *, trusted: bool) -> None:
+        """Refuse a scan whose slices `context_mm` cannot count.
+
+        Args:
+            name: of the scan, for the message.
+            trusted: whether its spacing can be trusted.
+
+        Raises:
+            ValueError: with what to do.
+        """
+        if self.context_mm is not None and not trusted:
+            raise ValueError(
+                f"{name}: its spacing cannot be trusted, so no slice is known to be {self.context_mm:g} mm away "
+                f"(context_mm); set dataset.context_mm=null to take adjacent slices, or leave the scan out of the split"
+            )
+
+    def check_volumes(self, who: str) -> None:
+        """Refuse what only slices have, on behalf of a component that works on volumes.
+
+        Raises:
+            ValueError: with what to do.
+        """
+        if self.context or self.size is not None:
+            raise ValueError(
+                f"{who} works on volumes: set dataset.context=0 and dataset.size=null (prepare.spacing resamples)"
+            )
 
     def image(self, slices: np.ndarray) -> np.ndarray:
         """Int16 HU ``[C, Y, X]`` -> int16 HU ``[C, H, W]`` on the network's grid."""
@@ -102,6 +152,12 @@ class Geometry:
         target = (int(shape_yx[0]), int(shape_yx[1]))
         return F.interpolate(logits, size=target, mode="bilinear", align_corners=False)
 
+    def _inside(self, z: int, depth: int) -> int:
+        if self.ends == "repeat" or depth == 1:
+            return min(max(z, 0), depth - 1)
+        z %= 2 * (depth - 1)
+        return min(z, 2 * (depth - 1) - z)
+
     def _to_grid(self, slices: np.ndarray, *, area: bool, fill: int) -> np.ndarray:
         size = self.size_yx(slices.shape[-2:])
         if size != slices.shape[-2:]:
@@ -123,6 +179,21 @@ class DatasetKeys(Geometry):
     """
 
     cache: Literal["none", "ram", "device"] = "none"
+
+
+def place(start: int, size: int, length: int) -> int:
+    """Where a window of `size` that would begin at `start` begins on an axis of `length`.
+
+    It is moved inside where it fits; where the axis is shorter, it reaches beyond both ends alike.
+    """
+    return (length - size) // 2 if length < size else min(max(start, 0), length - size)
+
+
+def window(start: Sequence[int], size: Sequence[int], shape: Sequence[int]) -> tuple[Slices, Slices]:
+    """The part of an array of `shape` under the window that begins at `start`, and where it lies in the window."""
+    pairs = list(zip(start, size, shape, strict=True))
+    source = tuple(slice(max(a, 0), max(min(a + n, whole), 0)) for a, n, whole in pairs)
+    return source, tuple(slice(s.start - a, s.stop - a) for s, (a, *_) in zip(source, pairs, strict=True))
 
 
 def _resample(plane: np.ndarray, size_yx: tuple[int, int], *, area: bool) -> np.ndarray:

@@ -16,9 +16,10 @@ import torch
 from core import experiment as experiments
 from core.build import Plan, build
 from core.contracts import Inferer, Metric, Postprocess, Prediction
+from core.data.grid import to_grid
 from core.errors import UserError
 from core.experiment import Experiment
-from core.infer.evaluate import apply_postprocess, wants_probabilities
+from core.infer.evaluate import infer
 from core.infer.network import Network
 from core.train import checkpoint as checkpoints
 from core.train.precision import autocast
@@ -27,6 +28,12 @@ from core.values import CLASSES
 if TYPE_CHECKING:
     from core.data.store import Store
     from core.data.volume import Volume
+
+
+CROPPED = (
+    "trained on scans cropped to the reference's liver (prepare.crop: liver): a new scan, which has none, is taken "
+    "whole; figures on cropped scans are optimistic"
+)
 
 
 @dataclass(frozen=True)
@@ -62,12 +69,16 @@ class Run:
         return autocast(self.device, self.experiment.train.precision)
 
     def predict(self, volume: Volume, *, probabilities: bool = False) -> Prediction:
-        """Post-processed labels on the volume's own (canonical) grid, and probabilities if asked for."""
-        wanted = probabilities or wants_probabilities(self.postprocess)
+        """Post-processed labels on the volume's own (canonical) grid, and probabilities if asked for.
+
+        The volume is cropped and resampled as the run's store was (``prepare:``), and the prediction brought back.
+        """
+        inside, grid = to_grid(volume, self.experiment.prepare)
         with self.autocast():
-            raw = self.inferer(volume, probabilities=wanted)
-        labels = apply_postprocess(self.postprocess, raw.labels, volume.spacing_mm, raw.probabilities, volume.array)
-        return Prediction(labels, raw.probabilities if probabilities else None)
+            found, _ = infer(
+                inside, inferer=self.inferer, postprocess=self.postprocess, probabilities=probabilities, grid=grid
+            )
+        return Prediction(found.labels, found.probabilities if probabilities else None)
 
     def metrics(self) -> list[Metric]:
         """The experiment's metrics, those too that training's validations leave out."""
@@ -102,6 +113,8 @@ def load_run(
     where = torch.device(device) if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if where.type == "cuda" and not torch.cuda.is_available():
         raise UserError(f"device {where}: there is no CUDA device here; leave --device out, or use --device cpu")
+    if experiment.prepare.crop == "liver":
+        note = "; ".join(filter(None, [note, CROPPED]))
     network = build_network(experiment)
     state = checkpoints.load(file)
     _fill(network, state, file, experiment)
@@ -165,7 +178,8 @@ def read_split(folder: Path, part: str, store: Store) -> list[str]:
         sizes = ", ".join(f"{name} {len(ids)}" for name, ids in recorded["parts"].items())
         raise UserError(
             f"the {part} split of {folder} is empty (cases: {sizes}); nothing to evaluate.\n"
-            f"  Train with a split that has {part} cases, or evaluate another one with --split"
+            f"  Train with a {'source that is external' if part == 'external' else f'split that has {part} cases'}, "
+            f"or evaluate another one with --split"
         )
     problems = [text for case in cases for text in _mismatch(case, recorded["hashes"], store)]
     if problems:

@@ -39,10 +39,19 @@ def find_components(mask: np.ndarray, connectivity: Connectivity = 26) -> Compon
     inside = mask[box]
     if not inside.size:
         return Components(box, np.zeros(inside.shape, np.uint16), np.zeros(1, np.int64))
-    ids, count = cc3d.connected_components(inside, connectivity=connectivity, return_N=True)
+    ids, count = number_components(inside, connectivity)
     sizes = np.asarray(cc3d.statistics(ids)["voxel_counts"], np.int64)[: count + 1].copy()
     sizes[0] = 0
     return Components(box, ids, sizes)
+
+
+def number_components(mask: np.ndarray, connectivity: Connectivity = 26) -> tuple[np.ndarray, int]:
+    """Ids ``[z, y, x]`` of a mask's components, 0 outside, and how many there are; the mask is looked at whole."""
+    if sorted(mask.shape)[1] == 1:  # cc3d fails on some single rows of voxels; an empty row beside it changes nothing
+        ids, count = cc3d.connected_components(np.pad(mask, ((0, 1),) * 3), connectivity=connectivity, return_N=True)
+        return np.ascontiguousarray(ids[:-1, :-1, :-1]), int(count)
+    ids, count = cc3d.connected_components(mask, connectivity=connectivity, return_N=True)
+    return ids, int(count)
 
 
 def bounding_box(planes: Iterable[np.ndarray], shape: Sequence[int]) -> Box:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 import registry
@@ -14,7 +15,7 @@ from core import dist, rundir, seed
 from core.build import Plan, build
 from core.config import ConfigError
 from core.contracts import Record
-from core.data import splits
+from core.data import leakage, splits
 from core.data.loader import Blueprint, TrainLoader
 from core.data.store import Store
 from core.errors import UserError
@@ -32,10 +33,10 @@ from core.values import CLASSES
 
 
 def split_parts(experiment: Experiment, store: Store) -> tuple[dict[str, list[str]], dict[str, str]]:
-    """The run's recorded split, or a new one; checked against the store.
+    """The run's recorded split, or a new one with the external cases as a fourth part; checked against the store.
 
     Raises:
-        UserError: if a recorded case is gone or its content is another.
+        UserError: if a recorded case is gone or its content is another, or a new split leaks and must not.
     """
     recorded = rundir.read_split(experiment.run)
     if recorded is not None:
@@ -52,8 +53,11 @@ def split_parts(experiment: Experiment, store: Store) -> tuple[dict[str, list[st
             parts = {name: list(cases) for name, cases in split.parts().items()}
         except ValueError as error:
             raise ConfigError([f"{experiment.split.place}  split '{experiment.split.name}': {error}"]) from error
+        parts |= {splits.EXTERNAL: outside} if (outside := splits.externals(store)) else {}
         hashes = {c: store.info(c).content_hash for cases in parts.values() for c in cases if c in store.cases}
     splits.check(parts, store)
+    if recorded is None:
+        leakage.check(parts, store, experiment.split.keys.leakage)
     return parts, hashes
 
 
@@ -90,8 +94,9 @@ def assemble(
         cache=experiment.dataset.keys.cache,
         overfit=settings.overfit,
     )
-    _one_shape(experiment, store, train)
+    _one_shape(experiment, store, data)
     network = build_network(experiment, store, train, device)
+    _fit_together(experiment, network, data)
     if settings.sync_batchnorm:
         network = ddp.sync_batchnorm(network, device)
     if settings.activation_checkpointing and checkpoint_activations(network) == 0:
@@ -120,6 +125,10 @@ def assemble(
     hooks = Hooks([(p.name, build(p)) for p in experiment.hook] if dist.rank() == 0 else [])
     if dist.rank() == 0:
         rundir.record(experiment, parts, hashes)
+        found = leakage.find(parts, store)
+        rundir.write(experiment.run / leakage.FILE, found.document())
+        if found.text():
+            say(found.text())
     return Trainer(
         run=experiment.run,
         config=experiment.resolved(),
@@ -196,7 +205,7 @@ def summary(experiment: Experiment, trainer: Trainer, store: Store, parts: Mappi
         rows.append(
             ("validation", f"every {settings.validate_every} epochs, best {early.mode} {early.metric}, {patience}")
         )
-    rows += [("note", f"no training slice has {name}: the class is never trained") for name in _missing(data.records)]
+    rows += [("note", f"no training sample has {name}: the class is never trained") for name in _missing(data.records)]
     width = max(len(key) for key, _ in rows)
     return "\n".join(f"{key:<{width}}  {value}" for key, value in rows)
 
@@ -218,7 +227,7 @@ def _drawn(name: str, records: Sequence[Record], order: Sequence[int]) -> str:
     )
     shares = ", ".join(f"{100 * kinds[k] / len(order):.0f} % {k}" for k in ("tumour", "liver", "empty"))
     there = sum(r.tumour_voxels > 0 for r in records)
-    return f"{name}: {len(order)} slices an epoch ({shares}) of {len(records)}, {there} with tumour"
+    return f"{name}: {len(order)} samples an epoch ({shares}) of {len(records)}, {there} with tumour"
 
 
 def _missing(records: Sequence[Record]) -> list[str]:
@@ -238,10 +247,25 @@ def _named(plans: Sequence[tuple[Plan, float]]) -> list[tuple[str, float, Any]]:
     return out
 
 
-def _one_shape(experiment: Experiment, store: Store, cases: Sequence[str]) -> None:
+def _one_shape(experiment: Experiment, store: Store, data: TrainLoader) -> None:
     if experiment.transform:
         return  # a transform may crop
-    shapes = {experiment.geometry.padded_yx(store.info(c).shape[1:]): c for c in cases}
-    if len(shapes) > 1:
-        found = ", ".join(f"{h}x{w} ({case})" for (h, w), case in shapes.items())
-        raise UserError(f"the training slices differ in size: {found}; set dataset.size, e.g. dataset.size=512")
+    # Of each size that the scans have, one sample.
+    sizes = {store.info(record.case).shape[1:]: index for index, record in enumerate(data.records)}
+    found: dict[tuple[int, ...], str] = {}
+    for index in sorted(sizes.values()):
+        sample = data.samples.dataset.load(index, np.random.default_rng(0))
+        found.setdefault(sample.label.shape, data.records[index].case)
+    if len(found) > 1:
+        shown = ", ".join(f"{'x'.join(map(str, shape))} ({case})" for shape, case in found.items())
+        raise UserError(f"the training samples differ in size: {shown}; set dataset.size, e.g. dataset.size=512")
+
+
+def _fit_together(experiment: Experiment, network: Network, data: TrainLoader) -> None:
+    image, *_ = data.samples.layout()
+    given, taken = len(image[0]) - 1, getattr(network.model, "dimensions", 2)
+    if given != taken:
+        raise UserError(
+            f"model '{experiment.model.name}' takes {taken}-D samples, and dataset '{experiment.dataset.name}' gives "
+            f"{given}-D ones; " + ("use dataset: patches" if taken == 3 else "use dataset: slices, or a 3-D model")
+        )

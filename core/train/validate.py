@@ -113,18 +113,23 @@ class Validation:
             return []
 
     def _case(self, case: str, inferer: Any) -> _Part:
-        volume, reference, total, slices = self.store.volume(case), self.store.label(case), 0.0, 0
+        volume, grid, total, slices = self.store.volume(case), self.store.grid(case), 0.0, 0
+        stored = self.store.label(case)
+        reference = stored if grid.identity else self.store.reference(case)
 
         def on_logits(logits: torch.Tensor, block: tuple[slice, ...]) -> None:
             nonlocal total, slices
-            target = self.geometry.label(reference[block[0]])[:, block[1], block[2]]
+            target = self.geometry.label(stored[block[0]])[:, block[1], block[2]]
             extras = {}
             if "lesion" in self.objective.asks:
-                ids = range(*block[0].indices(len(reference)))
+                ids = range(*block[0].indices(len(stored)))
                 lesion = self.geometry.lesion(self.store.lesion(case, ids))[:, block[1], block[2]]
                 extras["lesion"] = torch.from_numpy(lesion).to(self.device)
+            labels = torch.from_numpy(target).to(self.device)
+            if logits.ndim == 5:  # the block is one volume, not a batch of slices
+                labels, extras = labels[None], {name: values[None] for name, values in extras.items()}
             with torch.autocast(self.device.type, enabled=False):
-                loss, _ = self.objective(logits, torch.from_numpy(target).to(self.device), extras)
+                loss, _ = self.objective(logits, labels, extras)
             total += float(loss) * len(target)
             slices += len(target)
 
@@ -138,11 +143,12 @@ class Validation:
                 metrics=self.metrics,
                 info=self.store.info(case),
                 on_logits=on_logits,
+                grid=grid,
             )
         example = None
         if case in self.shown:
-            z = self.shown[case]
-            example = Example(case, z, volume.array[z].copy(), reference[z].copy(), result.labels[z].copy())
+            z = grid.scan_z(self.shown[case])
+            example = Example(case, z, result.image[z].copy(), reference[z].copy(), result.labels[z].copy())
         return _Part(case, total / max(slices, 1), result.tables, example)
 
 

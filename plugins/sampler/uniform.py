@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from core.contracts import Record
+from core.data.orders import check_records
 from registry import register
 
 
@@ -21,8 +22,7 @@ class Uniform:
     """
 
     def __init__(self, records: Sequence[Record]) -> None:
-        if not records:
-            raise ValueError("there are no training samples to draw from; check `dataset` (keep) and `split`")
+        check_records(records, None)
         self.length = len(records)
 
     def order(self, seed: int, epoch: int) -> Sequence[int]:

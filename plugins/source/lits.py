@@ -7,12 +7,11 @@ import re
 from pathlib import Path
 
 from core.contracts import Case
+from core.data.overlaps import lits_patient
 from core.data.store import natural
 from registry import register, suggest
 
 _NAME = re.compile(r"(test-)?(volume|segmentation)-(\d+)\.nii(\.gz)?")
-_PATIENTS = {1: 0, 7: 6, 8: 6, 9: 6, 10: 6}
-"""Volumes that show the same patient as an earlier one."""
 _REPAIRS = {53: ("label_affine",)}
 """Volume 53: the label's affine is the identity, the image's is not."""
 
@@ -22,7 +21,8 @@ class Lits:
     """LiTS-layout scans: volume-N.nii with segmentation-N.nii, anywhere below one folder.
 
     Also gzipped, spread over ``Training Batch 1`` and ``Training Batch 2``, and with scans that have no segmentation
-    (``volume-N`` or ``test-volume-N``): those are stored, and take part in no split. Known of LiTS: volumes 0 and 1
+    (``volume-N`` or ``test-volume-N``): those are stored, and take part in no split. The layout's parts (split
+    ``official``): ``test-volume-N`` test, the others train. Known of LiTS: volumes 0 and 1
     are one patient, and so are 6 to 10; the label of 53 lacks its affine, which `prepare` mends and says; 28 to 48
     (copies of 3D-IRCADb) carry an identity affine, so their mm and ml are left out, as for every such scan.
 
@@ -83,10 +83,11 @@ class Lits:
         return [
             Case(
                 id=case,
-                patient=f"test-patient-{number}" if test else f"patient-{_PATIENTS.get(number, number)}",
+                patient=f"test-patient-{number}" if test else lits_patient(number),
                 image=scans[i],
                 label=labels[i] if labels else None,
                 origin="LiTS",
+                part="test" if test else "train",
                 repairs=() if test else _REPAIRS.get(number, ()),
             )
             for i in range(count)

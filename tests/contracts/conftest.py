@@ -12,6 +12,7 @@ from core import config
 from core.build import Plan, make_plan
 from core.build import build as build_plan
 from core.contracts import Case, Record, Sample
+from core.data.export import export
 from core.infer.geometry import Geometry
 from core.infer.network import Network
 from core.values import CLASSES, IGNORE, LIVER, TUMOUR
@@ -52,8 +53,13 @@ def build(example, runtime):
 
     def make(kind: str, name: str, **given):
         wanted = registry.get(kind, name).runtime
+        if kind == "inferer" and getattr(registry.get(kind, name).target, "dimensions", 2) == 3:
+            given = {"network": small_network(torch.nn.Conv3d), **given}
         values = {w: given[w] if w in given else runtime(w) for w in wanted}
-        return build_plan(example(kind, name), **values)
+        plan = example(kind, name)
+        if kind == "dataset" and "root" in plan.args:  # it reads what tools/prepare.py --export wrote
+            export(runtime("store"), plan.args["root"], lesions=True, workers=1)
+        return build_plan(plan, **values)
 
     return make
 
@@ -84,8 +90,12 @@ def runtime(request):
 
 @pytest.fixture
 def network():
+    return small_network(torch.nn.Conv2d)
+
+
+def small_network(convolution):
     torch.manual_seed(0)
-    model = torch.nn.Conv2d(3, CLASSES, 3, padding=1)
+    model = convolution(3, CLASSES, 3, padding=1)
 
     class Window(torch.nn.Module):
         def forward(self, image):
@@ -96,9 +106,12 @@ def network():
 
 @pytest.fixture
 def records():
-    """40 slices of four patients; ten with tumour, in one row."""
+    """40 slices of four patients; ten with tumour, in one row: a small lesion and a large one."""
     return [
-        Record(f"case-{i // 10}", f"patient-{i // 10}", i % 10, 100 if i % 10 > 2 else 0, 7 if 15 <= i < 25 else 0)
+        Record(
+            *(f"case-{i // 10}", f"patient-{i // 10}", i % 10, 100 if i % 10 > 2 else 0, 7 if 15 <= i < 25 else 0),
+            *(((1,), (6.0 if i < 20 else 25.0,)) if 15 <= i < 25 else ()),
+        )
         for i in range(40)
     ]
 
@@ -141,7 +154,8 @@ def store(tmp_path_factory):
         paths = [folder / f"volume-{i}.nii.gz", folder / f"segmentation-{i}.nii.gz"]
         for path, array in zip(paths, (image, label), strict=True):
             nibabel.save(nibabel.Nifti1Image(array, np.diag([0.8, 0.8, 3.0, 1.0])), path)
-        cases.append(Case(f"volume-{i}", f"patient-{i}", *paths, origin="PHANTOM of the tests"))
+        part = "test" if i in (1, 5) else "train"
+        cases.append(Case(f"volume-{i}", f"patient-{i}", *paths, origin="PHANTOM of the tests", part=part))
 
     class Source:
         def cases(self):

@@ -60,6 +60,9 @@ def test_known_patients_and_repairs(tmp_path):
     assert len({cases[f"volume-{i}"].patient for i in range(6, 11)}) == 1
     assert len({c.patient for c in cases.values()}) == 62 - 1 - 4
     assert {c.id: c.repairs for c in cases.values() if c.repairs} == {"volume-53": ("label_affine",)}
+    parts = {c.id: c.part for c in cases.values()}
+    assert {parts[f"volume-{i}"] for i in range(60)} == {"train"}
+    assert (parts["test-volume-53"], parts["test-volume-7"]) == ("test", "test")
 
 
 def test_missing_and_empty_folders_say_where_lits_goes(tmp_path):

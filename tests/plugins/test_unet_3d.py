@@ -38,7 +38,8 @@ def test_an_input_that_cannot_be_divided_is_refused():
         ({"channels": (4,)}, "channels wants two or more positive widths, got [4]"),
         (
             {"channels": (4, 4), "strides": ((1, 2, 2), (2, 2, 2))},
-            "strides wants 1 triples of positive numbers (z, y, x), one fewer than channels, got [[1, 2, 2], [2, 2, 2]]",
+            "strides wants 1 triples of positive numbers (z, y, x), one fewer than channels, "
+            "got [[1, 2, 2], [2, 2, 2]]",
         ),
         (
             {"channels": (4, 4), "strides": ((1, 2, 2),), "deep_supervision": 1},

@@ -1,12 +1,16 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import h5py
 import nibabel as nib
 import numpy as np
 import pytest
+from tiny_run import call
 
 from core.data.store import Store
+from core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPERIMENT = ROOT / "experiments" / "unet_r34_cedice.yaml"
@@ -86,3 +90,88 @@ def test_misspelt_override_is_named(tmp_path):
     done = run(tmp_path, "source.rot=x")
     assert done.returncode == 2
     assert "did you mean" in done.stderr
+
+
+def here(capsys, folder, *words):
+    """The tool in this process: its exit code and what it printed."""
+    code = call("prepare", EXPERIMENT, f"source.root={folder / 'LiTS'}", f"store={folder / 'store'}", *words)
+    return code, capsys.readouterr().out
+
+
+def test_cases_are_added_taken_out_and_brought_back(tmp_path, raw, capsys, monkeypatch):
+    monkeypatch.setattr("core.data.prepare.cpus", lambda: 1)
+    store = tmp_path / "store"
+    # What follows the ids may be an override: ids have no "=".
+    code, out = here(capsys, tmp_path, "--only", "volume-1", "volume-3", "prepare.compression=none")
+    assert (code, out) == (0, f"store {store}: 2 cases (2 new, 0 unchanged)\n")
+    code, out = here(capsys, tmp_path, "prepare.compression=none")
+    assert (code, out) == (0, f"store {store}: 4 cases (2 new, 2 unchanged)\n")
+    code, out = here(capsys, tmp_path, "--remove", "volume-1")
+    assert out.startswith(f"store {store}: 3 cases; out of it: volume-1\n")
+    assert Store(store).cases == ("volume-0", "volume-2", "volume-3")
+    code, out = here(capsys, tmp_path, "--restore", "volume-1")
+    assert (code, out.splitlines()[0]) == (0, f"store {store}: 4 cases")
+    code, out = here(capsys, tmp_path, "prepare.compression=none")
+    assert (code, out) == (0, f"store {store}: 4 cases (0 new, 4 unchanged)\n")
+
+
+def test_verify_exits_with_1_and_names_the_case(tmp_path, raw, capsys, monkeypatch):
+    monkeypatch.setattr("core.parallel.cpus", lambda: 1)
+    monkeypatch.setattr("core.data.prepare.cpus", lambda: 1)
+    store = tmp_path / "store"
+    here(capsys, tmp_path)
+    assert here(capsys, tmp_path, "--verify") == (
+        0,
+        f"store {store}: 4 cases verified, all as they were written\n",
+    )
+    with h5py.File(store / "volume-2.h5", "r+") as file:
+        file["image"][3] = 0
+    code, out = here(capsys, tmp_path, "--verify")
+    assert code == 1
+    assert out.splitlines()[1].startswith("  volume-2  image: another content, its hash is ")
+    assert here(capsys, tmp_path, "--verify", "volume-1")[0] == 0
+    (store / "volume-2.h5").unlink()
+    assert here(capsys, tmp_path)[1] == f"store {store}: 4 cases (1 new, 3 unchanged)\n"
+    assert here(capsys, tmp_path, "--verify")[0] == 0
+
+
+def test_migrate_export_and_check(tmp_path, raw, capsys, monkeypatch):
+    monkeypatch.setattr("core.parallel.cpus", lambda: 1)
+    monkeypatch.setattr("core.data.prepare.cpus", lambda: 1)
+    store = tmp_path / "store"
+    here(capsys, tmp_path)
+    assert here(capsys, tmp_path, "--migrate") == (
+        0,
+        f"store {store}: nothing to bring over, all cases have schema 2\n",
+    )
+    code, out = here(capsys, tmp_path, "--export", "npy", "--out", tmp_path / "npy", "--lesions")
+    assert (code, out) == (
+        0,
+        f"{tmp_path}/npy: 4 cases, 24 slices (4 cases new, 0 unchanged); index.csv lists them\n",
+    )
+    assert np.load(tmp_path / "npy" / "volume-0" / "lesion_0002.npy").max() == 1
+    asked = []
+    audit = SimpleNamespace(check=lambda experiment, out, workers: asked.append((experiment.store, out, workers)) or 3)
+    monkeypatch.setitem(sys.modules, "core.audit.run", audit)
+    assert here(capsys, tmp_path, "--check", "prepare.workers=5")[0] == 3
+    assert here(capsys, tmp_path, "--check", "--out", tmp_path / "seen")[0] == 3
+    assert asked == [(store, None, 5), (store, tmp_path / "seen", None)]
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--export", "npy"], "--export wants a folder: --out FOLDER"),
+        (["--lesions"], "--lesions belongs to --export npy"),
+        (["--window", "-200", "250"], "--window belongs to --export npy"),
+        (["--out", "x"], "--out belongs to --export and --check; the store's folder is store=..."),
+        (["--verify"], "{store}: there is no store here; write one with tools/prepare.py EXPERIMENT"),
+        (["--migrate"], "{store}: there is no store here; write one with tools/prepare.py EXPERIMENT"),
+        (["--remove", "a"], "{store}: there is no store here; write one with tools/prepare.py EXPERIMENT"),
+        (["--only", "volume-9"], "source 'lits': no case 'volume-9', did you mean 'volume-3'?"),
+    ],
+)
+def test_words_that_make_no_sense_are_named(tmp_path, raw, capsys, words, text):
+    with pytest.raises(UserError) as error:
+        here(capsys, tmp_path, *words)
+    assert str(error.value).startswith(text.format(store=tmp_path / "store"))

@@ -1,49 +1,24 @@
-import json
 from collections import Counter
-from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from fake_store import FakeStore, info, lits_like, prints
 
 import registry
-from core.data.splits import Group, SplitError, check, draw_evenly, groups
+from core.data.splits import (
+    Group,
+    SplitError,
+    check,
+    draw_evenly,
+    externals,
+    groups,
+    imbalance,
+    most_even,
+    strata,
+    validating,
+)
 
 Stratified = registry.get("split", "stratified").target
-File = registry.get("split", "file").target
-
-
-class FakeStore:
-    """Case descriptions without files."""
-
-    root = Path("data/x")
-
-    def __init__(self, infos):
-        self._infos = infos
-        self.cases = tuple(infos)
-
-    def info(self, case):
-        return self._infos[case]
-
-
-def info(patient, tumour=0, content=None, labelled=True, liver=1000):
-    return SimpleNamespace(
-        patient=patient, tumour_voxels=tumour, liver_voxels=liver, content_hash=content or patient, labelled=labelled
-    )
-
-
-def lits_like(patients=131, free=13, seed=0):
-    """Cases of as many patients; some have two scans, some no label."""
-    infos = {}
-    for i in range(patients):
-        tumour = 0 if i < free else 3 * (i - free) + 1
-        infos[f"c-{i * 7 % patients}"] = info(f"p-{i}", tumour, content=f"h-{i}")
-        if i % 10 == 3:
-            infos[f"c-{i * 7 % patients}-again"] = info(f"p-{i}", tumour + 50, content=f"h2-{i}")
-    for i in range(20):
-        infos[f"test-{i}"] = info(f"t-{i}", labelled=False)
-    infos = dict(sorted(infos.items()))
-    return FakeStore(infos)
 
 
 def patients(store, cases):
@@ -118,6 +93,7 @@ def test_groups_are_ordered_by_burden_of_the_whole_patient():
         }
     )
     assert [(g.cases, g.burden) for g in groups(store)] == [(("b",), 0), (("a", "c"), 0.05), (("d",), 0.1)]
+    assert [g.cases for g in groups(store, ["c", "d"])] == [("c",), ("d",)]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +133,7 @@ def test_check_names_every_problem():
             "case-1": info("p", content="1"),
             "case-2": info("p", content="2"),
             "case-3": info("q", content="3"),
-            "case-4": info("r", content="3"),
+            "case-4": info("r", external=True),
             "case-5": info("s", labelled=False),
         }
     )
@@ -172,52 +148,15 @@ def test_check_names_every_problem():
             store,
         )
     assert str(error.value).splitlines() == [
-        "7 problems in the split",
+        "6 problems in the split",
         "  no such part 'tset', did you mean 'test'? Parts: train, val, test",
         "  val: no case 'case-9' in data/x, did you mean 'case-5'?",
         "  val: case 'case-3' is listed twice (also in val)",
-        "  patient 'p' is on two sides: case-1 in val, case-2 in test",
-        "  the same scan is on two sides: case-3 in val, case-4 in test",
+        "  test: case 'case-4' is external; it is tested apart, with evaluate.py --split external",
         "  test: case 'case-5' has no label",
         "  no case trains",
     ]
-    check({"train": ["case-1", "case-2"], "test": ["case-3", "case-4"]}, store)
-
-
-def test_file_gives_what_is_listed(tmp_path):
-    want = {"train": ["a", "b"], "val": [], "test": ["c"]}
-    assert File(train=["a", "b"], test=["c"]).parts() == want
-    (tmp_path / "s.yaml").write_text("train: [a, b]\nval:\ntest: [c]\n")
-    (tmp_path / "s.json").write_text(json.dumps({"train": ["a", "b"], "test": ["c"]}))
-    (tmp_path / "run.json").write_text(json.dumps({"parts": want, "hashes": {"a": "1"}}))
-    for name in ("s.yaml", "s.json", "run.json"):
-        assert File(path=tmp_path / name).parts() == want
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (None, "no such file"),
-        ("- a\n- b\n", "want lists of case ids under train, val and test"),
-        ("train: a\n", "train: want a list of case ids"),
-        ("trian: [a]\n", "no such part 'trian', did you mean 'train'? Parts: train, val, test"),
-        ("train: [{a: 1}]\n", "train: want a list of case ids"),
-    ],
-)
-def test_file_that_does_not_say_what_it_should_is_refused(tmp_path, text, message):
-    path = tmp_path / "s.yaml"
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(SplitError) as error:
-        File(path=path).parts()
-    assert str(error.value) == f"{path}: {message}"
-
-
-def test_file_wants_a_path_or_lists(tmp_path):
-    with pytest.raises(ValueError, match=r"^give either path or lists, not both \(train\)$"):
-        File(path=tmp_path, train=["a"])
-    with pytest.raises(ValueError, match=r"^give path, a file with the lists train, val and test, or the lists"):
-        File()
+    check({"train": ["case-1", "case-2"], "test": ["case-3"], "external": ["case-4"]}, store)
 
 
 def test_draw_evenly_takes_tumour_free_groups_by_their_share():
@@ -230,3 +169,111 @@ def test_draw_evenly_takes_tumour_free_groups_by_their_share():
     drawn, _ = draw_evenly(ordered[:7], 6, np.random.default_rng(0))
     assert sum(g.burden == 0 for g in drawn) == 4
     assert draw_evenly(ordered, 0, np.random.default_rng(0)) == ([], ordered)
+
+
+def test_external_cases_are_in_no_group():
+    store = FakeStore({"a": info("p"), "b": info("p", external=True), "c": info("q", external=True, labelled=False)})
+    assert [g.cases for g in groups(store)] == [("a",)]
+    assert externals(store) == ["b"]
+
+
+def test_near_duplicates_stay_together_also_by_way_of_a_case_that_takes_no_part():
+    whole = prints(0, 30)
+    store = FakeStore(
+        {
+            "whole": info("p", 7, prints=whole),
+            "upside-down": info("q", 7, prints=whole[::-1]),
+            "other": info("r", 7, prints=prints(1)),
+            "top": info("s", 7, prints=whole[20:]),
+            "half-1": info("t", 7, prints=prints(2, 40)[:20]),
+            "half-2": info("u", 7, prints=prints(2, 40)[20:]),
+            "both-halves": info("v", labelled=False, prints=prints(2, 40)),
+        }
+    )
+    assert sorted(g.cases for g in groups(store)) == [("half-1", "half-2"), ("other",), ("whole", "upside-down", "top")]
+
+
+def test_a_group_knows_its_most_lesions_and_thickest_slices_of_trusted_spacing():
+    store = FakeStore(
+        {
+            "a": info("p", 5, "1", count=3, native_spacing_mm=(1.0, 1, 1)),
+            "b": info("p", 5, "2", count=8, native_spacing_mm=(4.0, 1, 1)),
+            "c": info("p", 5, "3", count=2, native_spacing_mm=(9.0, 1, 1), spacing_trusted=False),
+            "d": info("q", 9, "4", spacing_trusted=False),
+        }
+    )
+    assert [(g.lesions, g.thickness_mm) for g in groups(store)] == [(8, 4.0), (1, None)]
+
+
+def test_strata_and_imbalance_by_hand():
+    def group(name, burden, lesions, thickness):
+        return Group((name,), burden, lesions, thickness)
+
+    everyone = [
+        group("a", 0.0, 0, None),
+        group("b", 0.1, 1, 1.5),
+        group("c", 0.2, 2, 1.6),
+        group("d", 0.3, 4, 3.0),
+        group("e", 0.4, 5, 5.0),
+        group("f", 0.5, 10, 0.7),
+    ]
+    kinds = strata(everyone)
+    assert list(kinds.values()) == [(0, 0, 0), (1, 1, 1), (1, 2, 2), (2, 2, 2), (3, 3, 3), (4, 4, 1)]
+    assert imbalance(everyone, kinds) == 0
+    assert imbalance([], kinds) == 0
+    # Of burden 1/6 is there, of lesions 1/6, of thickness 1/6 of the whole's mass.
+    assert imbalance([everyone[0]], kinds) == pytest.approx(5 / 6)
+    # Burden: 1/6 and 1/6 of the whole against 1/2 each; lesions 1/6, 2/6; thickness 1/6, 2/6.
+    assert imbalance([everyone[0], everyone[3]], kinds) == pytest.approx((4 / 6 + 3 / 6 + 3 / 6) / 3)
+
+
+def test_the_most_even_draw_is_taken_and_the_first_of_equals():
+    everyone = [Group((str(i),), (i + 1) / 10, i, 1.0 + i % 2 * 4) for i in range(8)]
+    seen = []
+
+    def draw(rng):
+        part = [everyone[i] for i in sorted(rng.choice(8, 4, replace=False))]
+        seen.append(part)
+        return [part]
+
+    kinds = strata(everyone)
+    (best,) = most_even(draw, kinds, 3)
+    scores = [imbalance(part, kinds) for part in seen]
+    assert len(seen) == 100
+    assert len(set(scores)) > 5
+    assert best == seen[int(np.argmin(scores))]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_parts_are_more_even_than_single_draws_over_lesion_counts_and_slice_thickness(seed):
+    store = lits_like()
+    everyone = groups(store)
+    kinds = strata(everyone)
+    owner = {case: group for group in everyone for case in group.cases}
+    parts = Stratified(store, seed=seed).parts()
+    drawn = [imbalance(list({owner[c] for c in parts[name]}), kinds) for name in ("test", "val")]
+    single = [imbalance(draw_evenly(everyone, 26, np.random.default_rng(i))[0], kinds) for i in range(100)]
+    assert drawn[0] < np.quantile(single, 0.25)
+    assert max(drawn) < 0.15
+
+
+def test_folds_are_even_too():
+    store = lits_like()
+    everyone = groups(store)
+    kinds = strata(everyone)
+    owner = {case: group for group in everyone for case in group.cases}
+    for fold in range(5):
+        tested = {owner[c] for c in Stratified(store, folds=5, fold=fold).parts()["test"]}
+        assert imbalance(list(tested), kinds) < 0.13
+
+
+def test_a_share_validates_and_none_is_left_if_there_is_but_one_patient():
+    store = lits_like(10, 2)
+    train = [c for c in store.cases if store.info(c).labelled][:6]
+    val, rest = validating(store, train, 0.2, seed=0)
+    assert sorted([*val, *rest]) == sorted(train)
+    assert len(patients(store, val)) == 1
+    assert validating(store, train, 0.0, 0) == ([], train)
+    with pytest.raises(SplitError) as error:
+        validating(store, train[:1], 0.2, 0)
+    assert str(error.value) == ("data/x: 1 patient to train and to validate on; set split.val=0 to train on all")

@@ -206,14 +206,25 @@ def test_missing_empty_and_foreign_stores_are_named(tmp_path):
     assert str(error.value) == f"{tmp_path}: the store holds no case; write it with tools/prepare.py EXPERIMENT"
     import h5py
 
-    with h5py.File(tmp_path / "a.h5", "w") as file:
-        file.attrs["schema"] = 99
-    with pytest.raises(StoreError) as error:
-        Store(tmp_path)
-    assert str(error.value) == (
-        f"{tmp_path}/a.h5: store schema 99, this version reads {stores.SCHEMA}; "
-        f"delete the folder, run tools/prepare.py again"
-    )
+    for schema, text in (
+        (
+            99,
+            "store schema 99 is of a later version, this one reads 2; bring Hepar up to date, or prepare another store "
+            "with store=...",
+        ),
+        (
+            1,
+            "store schema 1, this version reads 2; tools/prepare.py EXPERIMENT --migrate brings the store to it from "
+            "its own arrays, without the raw scans",
+        ),
+        (None, "no file of a store (it names no schema); take it out of this folder"),
+    ):
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            if schema is not None:
+                file.attrs["schema"] = schema
+        with pytest.raises(StoreError) as error:
+            Store(tmp_path)
+        assert str(error.value) == f"{tmp_path}/a.h5: {text}"
 
 
 def test_one_chunk_a_slice_or_none(written):

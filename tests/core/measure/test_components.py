@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from core.measure.components import bounding_box, find_components
 
@@ -37,3 +38,13 @@ def test_bounding_box_takes_planes_one_after_the_other():
     planes = (plane for plane in mask())
     assert bounding_box(planes, mask().shape) == (slice(1, 5), slice(2, 7), slice(1, 5))
     assert bounding_box(np.zeros((2, 3, 4)), (2, 3, 4)) == (slice(0, 0),) * 3
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 7, 1), (5, 1, 1), (1, 1, 1), (1, 3, 3)])
+def test_single_rows_of_voxels_have_components_too(shape):
+    mask = (np.arange(np.prod(shape)) % 2 == 0).reshape(shape)
+    wanted, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    found = find_components(np.pad(mask, 2))
+    assert found.count == count
+    assert np.array_equal(found.ids > 0, wanted > 0)
+    assert found.sizes[1:].sum() == mask.sum()

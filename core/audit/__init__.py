@@ -1,0 +1,1 @@
+"""What speaks against a data set, found before a store is written."""

@@ -1,0 +1,165 @@
+"""One case, read as `prepare` reads it, measured and looked at; nothing is written."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from core.audit.content import check_slices
+from core.audit.fit import FAT, fit, shrink, side
+from core.audit.geometry import body_mm, check_body, check_grid, check_label_header, stored
+from core.audit.intensity import check_intensities, count_values, intensities
+from core.audit.masks import Labels, check_fit, check_label, check_side, measure
+from core.audit.rules import Finding
+from core.audit.thumbnails import Picture, draw
+from core.contracts import Case
+from core.data.checks import geometry_note, intensity_note
+from core.data.fingerprint import fingerprint
+from core.data.ingest import content_hash
+from core.data.volume import Native, Volume, VolumeError, read_image, read_label, same_grid
+from core.errors import UserError
+from core.report.figures import WINDOW_HU
+
+
+@dataclass
+class Examined:
+    """What is known of one case; small, since a worker sends it back.
+
+    Attributes:
+        row: column -> value, as in ``audit.csv``; None is blank.
+        findings: of this case alone.
+        prints: `core.data.fingerprint.fingerprint`, None for a scan that cannot be used.
+        image_hash, label_hash: of the voxels, empty if there are none.
+        identity: whether the affine is the identity.
+        pictures: three planes, or none.
+    """
+
+    case: Case
+    row: dict[str, Any] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    prints: np.ndarray | None = None
+    image_hash: str = ""
+    label_hash: str = ""
+    identity: bool = False
+    pictures: tuple[Picture, ...] = ()
+
+
+def examine(case: Case) -> Examined:
+    """Read a case and say what speaks against it; a file that cannot be used is a finding and no error."""
+    seen = Examined(case)
+    try:
+        if not case.image.exists():
+            beside = f"; its label is there: {case.label}" if case.label is not None and case.label.exists() else ""
+            raise VolumeError(f"{case.image}: the scan is missing{beside}")
+        scan = read_image(case.image, **({"series": case.series} if case.series else {}))
+    except UserError as error:
+        seen.findings.append(Finding("refused", str(error), (case.id,)))
+        return seen
+    label, label_grid = None, None
+    try:
+        label, label_grid, notes = _label(case, scan)
+    except UserError as error:
+        notes = []
+        seen.findings.append(Finding("refused", str(error), (case.id,)))
+    notes += [str(note) for note in getattr(scan, "notes", ())]
+    seen.findings += [Finding("reader", note, (case.id,)) for note in notes]
+    if case.label is None:
+        seen.findings.append(Finding("no_label", "the source names none", (case.id,)))
+    _measure(seen, scan, label)
+    if label is not None and label_grid is not None and case.label is not None:
+        kind = str(stored(case.label).get("dtype", ""))
+        seen.findings += check_label_header(scan.native, label_grid, kind, case.id)
+    return seen
+
+
+def _label(case: Case, scan: Volume) -> tuple[np.ndarray | None, Native | None, list[str]]:
+    """The label on the scan's grid, its own grid, and what was mended; refused as `prepare` refuses it."""
+    if case.label is None:
+        return None, None, []
+    if not case.label.exists():
+        raise VolumeError(f"{case.label}: the label is missing; its scan is there: {case.image}")
+    more: dict[str, Any] = {"mapping": case.label_map} if case.label_map else {}
+    if case.label.suffix == ".dcm" or case.label.is_dir():
+        more["like"] = scan
+    label = read_label(case.label, **more)
+    notes = [str(note) for note in getattr(label, "notes", ())]
+    wrong = same_grid(scan, label)
+    if wrong is None:
+        return label.array, label.native, notes
+    if "label_affine" in case.repairs and label.native.shape == scan.native.shape:
+        mended = read_label(case.label, affine=scan.native.affine, **more)
+        return mended.array, None, [*notes, "repaired: the label's affine, replaced by the scan's"]
+    raise VolumeError(f"{case.label}: {wrong} ({case.image})")
+
+
+def _measure(seen: Examined, scan: Volume, label: np.ndarray | None) -> None:
+    case, array = seen.case, scan.array
+    note, windowed = geometry_note(scan.native.affine, scan.native.header, scan.spacing_mm), intensity_note(array)
+    trusted = case.spacing_trusted and note is None
+    if not trusted:
+        seen.findings.append(Finding("spacing_untrusted", note or "the source says so", (case.id,)))
+    seen.identity = bool(np.array_equal(np.abs(scan.native.affine), np.eye(4)))
+    values = intensities(count_values(array))
+    about_values = check_intensities(values, windowed, case.hu_trusted, case.id)
+    hu = not any(f.rule in ("windowed", "hu_scale", "declared_windowed") for f in about_values)
+    small = shrink(array, label, scan.spacing_mm)
+    seen.findings += check_grid(scan, case.id, trusted) + about_values + check_slices(array, small, case.id)
+    if trusted:
+        seen.findings += check_body(small, case.id)
+    body = body_mm(small) if trusted else None
+    # Without HU in the range of tissue nothing can be said of how a mask lies.
+    scaled = any(f.rule == "hu_scale" for f in about_values) or values.low > FAT - 50 or values.high < 150
+    labels, medium = None, None
+    if label is not None:
+        labels, lesions = measure(label)
+        seen.findings += check_label(label, labels, lesions, scan.spacing_mm, trusted, case.id)
+        fitted = None if scaled else fit(small)
+        if fitted is not None:
+            off = check_fit(fitted, scan.spacing_mm, trusted, case.id)
+            seen.findings += off or check_side(side(small), case.id)
+            medium = fitted.median if hu else None
+        seen.label_hash = content_hash(label)
+    seen.image_hash, seen.prints = content_hash(array), fingerprint(array)
+    centre = labels.centre if labels is not None and labels.centre is not None else [n // 2 for n in array.shape]
+    window = (float(values.low), float(values.high)) if scaled else WINDOW_HU
+    seen.pictures = draw(array, label, centre, scan.spacing_mm, window)
+    seen.row = {
+        "axes": "".join(scan.native.axcodes),
+        **dict(zip(("size_z", "size_y", "size_x"), array.shape, strict=True)),
+        **{f"spacing_{a}_mm": round(s, 4) for a, s in zip("zyx", scan.spacing_mm, strict=True)},
+        "spacing_trusted": trusted,
+        "hu_low": values.low,
+        "hu_high": values.high,
+        "padding": " ".join(str(v) for v in values.padding) or None,
+        "hu_trusted": hu,
+        "body_width_mm": None if body is None else round(body[0]),
+        **_label_columns(labels, math.prod(scan.spacing_mm) / 1000 if trusted else math.nan),
+        "liver_hu": None if medium is None else round(medium),
+        **stored(case.image),
+    }
+
+
+def _label_columns(labels: Labels | None, voxel_ml: float) -> dict[str, Any]:
+    names = ("liver_ml", "tumour_ml", "lesions", "largest_mm", "median_mm", "liver_voxels", "tumour_voxels")
+    if labels is None:
+        return dict.fromkeys(names)
+
+    def ml(voxels: int) -> float | None:
+        return None if math.isnan(voxel_ml) else round(voxels * voxel_ml, 2)
+
+    def mm(voxels: float) -> float | None:
+        return None if math.isnan(voxel_ml) else round((6 * voxels * voxel_ml * 1000 / math.pi) ** (1 / 3), 1)
+
+    sizes = labels.lesions
+    return {
+        "liver_ml": ml(labels.liver_voxels),
+        "tumour_ml": ml(labels.tumour_voxels),
+        "lesions": len(sizes),
+        "largest_mm": mm(max(sizes)) if sizes else None,
+        "median_mm": mm(float(np.median(sizes))) if sizes else None,
+        "liver_voxels": labels.liver_voxels,
+        "tumour_voxels": labels.tumour_voxels,
+    }
