@@ -53,7 +53,7 @@ def main() -> int:
         except ConfigError as error:
             if not args.all:
                 raise
-            print(f"{name} does not apply: {error}\n")
+            print(f"{name} does not apply: {error.__cause__ or error}\n")
             continue
         epoch, order, note = _order(experiment, sampler, name, args.epoch)
         file = out.with_name(f"{out.stem}_{name}{out.suffix}") if args.all else out

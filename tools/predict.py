@@ -93,7 +93,7 @@ def _jobs(inputs: Sequence[Path], out: Path) -> list[tuple[Path, Path]]:
     taken: dict[Path, Path] = {}
     for scan in scans:
         target = out / f"{_stem(scan)}.nii.gz"
-        if scan.resolve().parent == out.resolve():
+        if out.resolve() in (scan.resolve().parent, scan.resolve()):
             raise UserError(f"-o {out} is the folder of {scan}: label maps must not land among the scans; name another")
         if target in taken and taken[target].resolve() != scan.resolve():
             raise UserError(

@@ -38,9 +38,9 @@ def check_across(examined: Sequence[Examined]) -> list[Finding]:
         exact |= {(a.case.id, b.case.id) for a in same for b in same}
         files = ", ".join(dict.fromkeys(str(e.case.image) for e in same))
         found.append(Finding("duplicate", f"the same voxels in {files}", _ids(same)))
-        labels = {e.label_hash: e for e in same if e.label_hash}
+        labels = {e.label_hash: e for e in reversed(same) if e.label_hash}
         if len(labels) > 1:
-            files = ", ".join(str(e.case.label) for e in labels.values())
+            files = ", ".join(str(e.case.label) for e in reversed(labels.values()))
             found.append(Finding("two_labels", f"the labels differ: {files}", _ids(same)))
     for same in _grouped([e for e in usable if e.row.get("liver_voxels")], lambda e: e.label_hash).values():
         if len({e.image_hash for e in same}) > 1:

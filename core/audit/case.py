@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 
 from core.audit.content import check_slices
@@ -19,6 +21,7 @@ from core.contracts import Case
 from core.data.checks import geometry_note, intensity_note
 from core.data.fingerprint import fingerprint
 from core.data.ingest import content_hash
+from core.data.tables import Lesions
 from core.data.volume import Native, Volume, VolumeError, read_image, read_label, same_grid
 from core.errors import UserError
 from core.report.figures import WINDOW_HU
@@ -49,12 +52,14 @@ class Examined:
 
 def examine(case: Case) -> Examined:
     """Read a case and say what speaks against it; a file that cannot be used is a finding and no error."""
+    if multiprocessing.parent_process() is not None:
+        cv2.setNumThreads(1)  # the other workers have the other cores
     seen = Examined(case)
     try:
         if not case.image.exists():
             beside = f"; its label is there: {case.label}" if case.label is not None and case.label.exists() else ""
             raise VolumeError(f"{case.image}: the scan is missing{beside}")
-        scan = read_image(case.image, **({"series": case.series} if case.series else {}))
+        scan = read_image(case.image, series=case.series)
     except UserError as error:
         seen.findings.append(Finding("refused", str(error), (case.id,)))
         return seen
@@ -64,8 +69,7 @@ def examine(case: Case) -> Examined:
     except UserError as error:
         notes = []
         seen.findings.append(Finding("refused", str(error), (case.id,)))
-    notes += [str(note) for note in getattr(scan, "notes", ())]
-    seen.findings += [Finding("reader", note, (case.id,)) for note in notes]
+    seen.findings += [Finding("reader", note, (case.id,)) for note in (*scan.notes, *notes)]
     if case.label is None:
         seen.findings.append(Finding("no_label", "the source names none", (case.id,)))
     _measure(seen, scan, label)
@@ -81,17 +85,13 @@ def _label(case: Case, scan: Volume) -> tuple[np.ndarray | None, Native | None, 
         return None, None, []
     if not case.label.exists():
         raise VolumeError(f"{case.label}: the label is missing; its scan is there: {case.image}")
-    more: dict[str, Any] = {"mapping": case.label_map} if case.label_map else {}
-    if case.label.suffix == ".dcm" or case.label.is_dir():
-        more["like"] = scan
-    label = read_label(case.label, **more)
-    notes = [str(note) for note in getattr(label, "notes", ())]
+    label = read_label(case.label, mapping=case.label_map, like=scan)
     wrong = same_grid(scan, label)
     if wrong is None:
-        return label.array, label.native, notes
+        return label.array, label.native, list(label.notes)
     if "label_affine" in case.repairs and label.native.shape == scan.native.shape:
-        mended = read_label(case.label, affine=scan.native.affine, **more)
-        return mended.array, None, [*notes, "repaired: the label's affine, replaced by the scan's"]
+        mended = read_label(case.label, affine=scan.native.affine, mapping=case.label_map, like=scan)
+        return mended.array, None, ["repaired: the label's affine, replaced by the scan's"]
     raise VolumeError(f"{case.label}: {wrong} ({case.image})")
 
 
@@ -113,8 +113,9 @@ def _measure(seen: Examined, scan: Volume, label: np.ndarray | None) -> None:
     # Without HU in the range of tissue nothing can be said of how a mask lies.
     scaled = any(f.rule == "hu_scale" for f in about_values) or values.low > FAT - 50 or values.high < 150
     labels, medium = None, None
-    if label is not None:
-        labels, lesions = measure(label)
+    counted = _counted(seen, label)
+    if label is not None and counted is not None:
+        labels, lesions = counted
         seen.findings += check_label(label, labels, lesions, scan.spacing_mm, trusted, case.id)
         fitted = None if scaled else fit(small)
         if fitted is not None:
@@ -140,6 +141,16 @@ def _measure(seen: Examined, scan: Volume, label: np.ndarray | None) -> None:
         "liver_hu": None if medium is None else round(medium),
         **stored(case.image),
     }
+
+
+def _counted(seen: Examined, label: np.ndarray | None) -> tuple[Labels, Lesions] | None:
+    if label is None:
+        return None
+    try:
+        return measure(label)
+    except ValueError as error:  # more lesions than can be numbered; `prepare` refuses them too
+        seen.findings.append(Finding("refused", f"{seen.case.label}: {error}", (seen.case.id,)))
+        return None
 
 
 def _label_columns(labels: Labels | None, voxel_ml: float) -> dict[str, Any]:

@@ -29,13 +29,13 @@ LEAST_SHIFT_MM = 3.0
 ALONG = 0.85
 """Outlines that fit run along the scan's edges (mean cosine 0.91 to 0.97); another patient's reach 0.5 to 0.79."""
 ASTRAY = ((0.12, 0.85), (0.03, 0.75))
-"""A mask lies on no liver if more voxels are odd than the first, and its outline runs less along edges than the second."""
+"""A mask lies on no liver if more voxels are odd than the first, and it runs less along edges than the second."""
 LEAST_VOXELS = 200
 LEFT_SHARE = 0.05
 
 _AIR = -150
 _EDGE_HU = 5.0  # a voxel; flatter is noise
-_POINTS = 3000
+_POINTS = 2000
 _REACH_MM = 24.0
 _REACH_SLICES = 4
 _AXES = ("z (head to foot)", "y (front to back)", "x (left to right)")
@@ -159,7 +159,8 @@ def _inner(mask: np.ndarray) -> np.ndarray:
 
 def _flip(image: np.ndarray, inner: np.ndarray) -> tuple[tuple[int, ...], float]:
     """The axes of the mirroring whose mask has the least share of odd voxels, and that share."""
-    best, least = (0,), math.inf
+    best: tuple[int, ...] = (0,)
+    least = math.inf
     ends = np.array(image.shape) - 1
     for axes in (a for count in (1, 2, 3) for a in itertools.combinations(range(3), count)):
         moved = inner.copy()

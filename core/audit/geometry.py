@@ -9,6 +9,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.filebasedimages import ImageFileError
 from scipy import ndimage
 
 from core.audit.fit import Small
@@ -28,10 +29,13 @@ _AIR = -150  # of the small copy; body is above it also where all was clipped to
 
 
 def stored(path: Path) -> dict[str, Any]:
-    """Type, slope and intercept as a NIfTI file has them; empty for other formats."""
+    """Type, slope and intercept as a NIfTI file has them; empty for other formats, and for names that mislead."""
     if not path.name.endswith((".nii", ".nii.gz")):
         return {}
-    header: Any = nib.load(path).header
+    try:
+        header: Any = nib.load(path).header
+    except (ImageFileError, OSError, EOFError):
+        return {}
     slope, intercept = header.get_slope_inter()
     kind = header.get_data_dtype()
     return {"dtype": str(kind.newbyteorder("=")), "slope": slope or 1.0, "intercept": intercept or 0.0}

@@ -36,7 +36,7 @@ _COLUMNS: tuple[tuple[str, bool, str], ...] = (
     ("lesions", False, "connected components of label 2"),
     ("largest mm", False, "diameter of a ball of its volume"),
     ("median mm", False, "diameter of a ball of its volume"),
-    ("liver hu", False, "median inside of the mask, in HU"),
+    ("liver HU", False, "median inside of the mask"),
 )
 """Name, whether it is text, help."""
 
@@ -103,7 +103,7 @@ def _cells(row: dict[str, Any]) -> list[dict[str, Any]]:
     }
     for name, _, _ in _COLUMNS:
         if name not in shown:
-            value = row[name.replace(" ", "_")]
+            value = row[name.replace(" ", "_").lower()]
             hidden = value is None or (name in ("errors", "warnings", "remarks") and not value)
             digits = 0 if name.endswith("ml") and (not value or value >= 10) else 1
             text = f"{value:.{digits}f}" if isinstance(value, float) else str(value)

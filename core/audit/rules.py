@@ -49,19 +49,19 @@ RULES: dict[str, Rule] = {
     "refused": Rule(
         "error",
         "Cannot be used",
-        "prepare refuses it, so the case would be missing from the store.",
+        "The case would be missing from the store, for prepare refuses it.",
         "Get the file anew from where it came, mend what the message names, or leave the case out of the source.",
     ),
     "found_twice": Rule(
         "error",
         "Two cases of one name",
-        "Nothing says which one is meant; prepare refuses both.",
+        "Nothing says which one is meant, so prepare refuses both.",
         "Keep one of the files.",
     ),
     "duplicate": Rule(
         "error",
         "The same scan under two names",
-        f"{_LEAK} prepare keeps the first and refuses the others.",
+        f"{_LEAK} The store keeps the first and refuses the others.",
         "Leave one out, or correct the table of files if one of them should be another scan.",
     ),
     "two_labels": Rule(
@@ -80,7 +80,7 @@ RULES: dict[str, Rule] = {
         "error",
         "Nearly the same scan under two patients",
         "They show the same slices (re-saved, mirrored, or cut along z), so a split may part them. " + _LEAK,
-        "Give both the same patient in the source (a table's column `patient`), or leave one out.",
+        "Give both the same patient in the source (a table has a column for it), or leave one out.",
     ),
     "mirrored_mask": Rule(
         "error",
@@ -122,7 +122,7 @@ RULES: dict[str, Rule] = {
         "warning",
         "Intensities were windowed or rescaled before",
         f"What lies outside of the window is lost for good. {_HU}",
-        "Take the original scans; or say `intensity: windowed` of the source, and figures in HU are left blank.",
+        "Take the original scans; or say intensity: windowed of the source, and figures in HU are left blank.",
     ),
     "spacing_untrusted": Rule(
         "warning",

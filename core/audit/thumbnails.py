@@ -21,7 +21,8 @@ LIMIT_BYTES = 36_000
 LIVER_COLOUR, TUMOUR_COLOUR = "#56B4E9", "#E69F00"
 """Sky blue and orange of Okabe and Ito, told apart by all kinds of colour vision."""
 
-_QUALITIES = (80, 65, 50, 35, 20, 5)
+_WAYS = ((80, 1), (65, 1), (50, 1), (35, 1), (20, 1), (20, 2), (5, 3))
+"""Quality, and by how much the picture is made smaller; the last is far below the limit even for noise."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Picture:
         plane: ``axial``, ``coronal`` or ``sagittal``.
         place: where it was cut, as text.
         sides: letters at its left and right edge.
+        width, height: pixels to show it in.
         data: WebP.
     """
 
@@ -78,9 +80,9 @@ def draw(
         )
         for plane, place, sides, cut, down, across in cuts
     ]
-    for quality in _QUALITIES:
+    for quality, smaller in _WAYS:
         made = [
-            Picture(plane, place, sides, pixels.shape[1], pixels.shape[0], _encode(pixels, quality))
+            Picture(plane, place, sides, pixels.shape[1], pixels.shape[0], _encode(pixels, quality, smaller))
             for plane, place, sides, pixels in drawn
         ]
         if sum(len(p.data) for p in made) <= LIMIT_BYTES:
@@ -136,7 +138,9 @@ def _outline(out: np.ndarray, region: np.ndarray, colour: str) -> None:
     cv2.drawContours(out, lines, -1, tuple(int(colour[i : i + 2], 16) for i in (5, 3, 1)), 1)
 
 
-def _encode(pixels: np.ndarray, quality: int) -> bytes:
+def _encode(pixels: np.ndarray, quality: int, smaller: int) -> bytes:
+    if smaller > 1:
+        pixels = cv2.resize(pixels, None, fx=1 / smaller, fy=1 / smaller, interpolation=cv2.INTER_AREA)
     done, data = cv2.imencode(".webp", pixels, [cv2.IMWRITE_WEBP_QUALITY, quality])
     if not done:
         raise RuntimeError("OpenCV cannot write WebP")

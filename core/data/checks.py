@@ -34,7 +34,7 @@ def geometry_note(
     size = np.sqrt((np.asarray(affine, float)[:3, :3] ** 2).sum(axis=0))
     steps = np.asarray(size if spacing_mm is None else spacing_mm, float)
     if steps.min() < PLAUSIBLE_MM[0] or steps.max() > PLAUSIBLE_MM[1]:
-        voxel = " x ".join(f"{s:.4g}" for s in sorted(steps))
+        voxel = " x ".join(f"{s:.6g}" for s in sorted(steps))
         return f"voxels of {voxel} mm are not a CT's (wrong unit, or a wrong affine): the spacing cannot be trusted"
     axes = np.asarray(affine, float)[:3, :3] / size
     cosine = float(np.abs((axes.T @ axes)[[0, 0, 1], [1, 2, 2]]).max())
@@ -43,7 +43,7 @@ def geometry_note(
             f"the axes meet at {math.degrees(math.acos(min(cosine, 1))):.1f} degrees, not at right angles (a tilted "
             f"gantry, or a registration): mm would be wrong along them, the spacing cannot be trusted"
         )
-    named = np.asarray(header["pixdim"], float)[1:4] if header else size
+    named = np.abs(np.asarray(header["pixdim"], float)[1:4]) if header else size
     if (np.abs(named - size) > _SPACINGS_APART * size).any():
         one, other = (" x ".join(f"{s:.4g}" for s in three) for three in (named, size))
         return f"the header gives two spacings, {one} (pixdim) and {other} (sform): the spacing cannot be trusted"

@@ -47,7 +47,10 @@ def read(folder: Path, check: Check, uid: str = "") -> Volume:
     homes = {file.path.parent for file in series.files}
     for path, text in found.unreadable:
         if path.parent in homes:
-            raise VolumeError(f"{where}: {path.name} beside it cannot be read ({text}); a slice may be missing")
+            raise VolumeError(
+                f"{where}: {path.name} beside it cannot be read ({text}); a slice may be "
+                f"missing: copy it again, or take it out"
+            )
     slices, notes = _slices(series, where)
     slices, affine, remarks = stack(slices, where, folder)
     rows, columns = slices[0][0].shape
@@ -80,7 +83,7 @@ def stamp(folder: Path, series: str = "") -> list[list[Any]]:
 def holds_series(folder: Path, *, below: bool = True) -> bool:
     """Whether there is a DICOM file in the folder, or in those below it."""
     for path, _ in walk(folder):
-        if below or path.parent == folder:
+        if (below or path.parent == folder) and path.name.upper() != "DICOMDIR":
             with open(path, "rb") as file:
                 if file.read(132)[128:] == b"DICM":
                     return True
@@ -181,10 +184,12 @@ def _fill(target: np.ndarray, slices: Sequence[Slice], check: Check, where: str,
                     padded += count
         except MemoryError:
             raise
-        except Exception as error:  # each decoder has errors of its own
-            text = " ".join((str(error).strip() or type(error).__name__).split())
+        except Exception as error:  # each decoder has errors of its own, some of them riddles
             name = path.relative_to(folder) if path.is_relative_to(folder) else path
-            raise VolumeError(f"{where}: {name} is unreadable or cut short ({text})") from error
+            raise VolumeError(
+                f"{where}: {name} is cut short or damaged: its pixels "
+                f"({UID(header.syntax).name}) cannot be read; copy it again"
+            ) from error
     return padded
 
 

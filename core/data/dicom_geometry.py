@@ -120,14 +120,12 @@ def _steps(
     if doubled:
         k = int(np.argmax(gaps < _SAME_PLACE_MM))
         raise refuse(
-            f"{doubled + 1} slices lie where another one lies, e.g. at {along[k]:g} mm {file(ordered[k])} and "
+            f"{doubled} slices lie where another one lies, e.g. at {along[k]:g} mm {file(ordered[k])} and "
             f"{file(ordered[k + 1])}: two points in time or two reconstructions in one series; separate them"
             if doubled > 1
             else f"two slices at {along[k]:g} mm, {file(ordered[k])} and {file(ordered[k + 1])}; which one is it?"
         )
-    usual = float(np.median(gaps))
-    if len(gaps) == 2 and gaps.max() > _MISSING * gaps.min():  # the median of two would hide it
-        usual = float(gaps.min())
+    usual = float(np.sort(gaps)[(len(gaps) - 1) // 2])  # the lower one of two middle values: gaps are never too small
     wide = np.flatnonzero(gaps > _MISSING * usual)
     whole = np.rint(gaps / usual)
     if len(wide) and np.abs(gaps - whole * usual).max() <= np.maximum(_ROUNDED_MM, 0.05 * usual) * 2:

@@ -108,8 +108,8 @@ class Series:
 
     @property
     def slices(self) -> int:
-        """How many frames there are."""
-        return sum(len(file.frames) for file in self.files)
+        """How many images there are; a file that is no CT counts as one."""
+        return sum(len(file.frames) or 1 for file in self.files)
 
     def __str__(self) -> str:
         described = f"'{self.first.description}', " if self.first.description else ""
@@ -170,7 +170,7 @@ def quiet() -> Iterator[None]:
 
 
 # Keyed by size and time too, so that a changed file is read again: a folder of ten series is gone through for each.
-@functools.lru_cache(maxsize=100_000)
+@functools.lru_cache(maxsize=50_000)
 def _header(path: Path, size: int, _time: int) -> Header | None:
     with open(path, "rb") as file:
         if file.read(132)[128:] != b"DICM":

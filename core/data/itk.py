@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,8 @@ def read(path: Path, dtype: np.dtype[Any], check: Check, affine: np.ndarray | No
                     f"{path}: the header has no {wanted.replace(' and ', ' nor ')}: the voxels' size is unknown; save "
                     f"it anew with it"
                 )
+            if not nrrd:
+                _whole(path, head, reader)
             image = reader.Execute()
         except RuntimeError as error:
             raise VolumeError(f"{path}: unreadable or cut short ({_plain(str(error))})") from error
@@ -80,6 +83,25 @@ def _refuse(path: Path, reader: sitk.ImageFileReader) -> None:
         raise VolumeError(f"{path}: {reader.GetNumberOfComponents()} values a voxel (colour or vectors); want one")
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
         raise VolumeError(f"{path}: holds complex numbers; want plain ones")
+
+
+def _whole(path: Path, head: bytes, reader: sitk.ImageFileReader) -> None:
+    """Look whether a MetaImage's voxels are all there: ITK would print its own complaint first."""
+    named = re.search(rb"(?m)^ElementDataFile\s*=\s*(\S+)\s*?\n", head)
+    if named is None or re.search(rb"(?mi)^CompressedData\s*=\s*True", head):
+        return
+    place = named[1].decode(errors="replace")
+    file = path if place.upper() == "LOCAL" else path.parent / place
+    if place.upper() != "LIST" and "%" not in place:
+        if not file.is_file():
+            raise VolumeError(f"{path}: its voxels should be in {file}, which is missing")
+        bits = int(sitk.GetPixelIDValueAsString(reader.GetPixelID()).split("-")[0])
+        wanted = math.prod(reader.GetSize()) * bits // 8 + (named.end() if file == path else 0)
+        if file.stat().st_size < wanted:
+            raise VolumeError(
+                f"{path}: cut short: its header promises {wanted} bytes, the file has {file.stat().st_size}; copy it "
+                f"again"
+            )
 
 
 def _affine(image: sitk.Image) -> np.ndarray:

@@ -117,7 +117,7 @@ def _from_1(file: h5py.File) -> None:
 def _signature(old: str) -> str:
     """The present signature of what an old one says, so that the next prepare finds the case unchanged."""
     try:
-        schema, compression, image, label, labelled, _, _, _, spacing, hu, repairs = json.loads(old)
+        schema, compression, image, label, _, _, spacing, hu, repairs, labelled = json.loads(old)
     except ValueError:
         return ""
     if schema != 1:

@@ -22,6 +22,7 @@ class Report:
     Attributes:
         stored: cases written now.
         skipped: cases that were in the store already, unchanged.
+        updated: cases of which only what the source says has changed; their scans were not read.
         bad: (case, path, message); they are not in the store.
         notes: (case, remark): repairs, and what cannot be trusted.
         removed: cases set aside in the folder ``removed``, because the source no longer has them.
@@ -33,6 +34,7 @@ class Report:
     root: Path
     stored: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
+    updated: list[str] = field(default_factory=list)
     bad: list[tuple[str, str, str]] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
@@ -44,6 +46,8 @@ class Report:
         """The report as text."""
         lines = [] if self.migration is None else [self.migration.table()]
         lines.append(f"store {self.root}: {self.total} cases ({len(self.stored)} new, {self._unchanged()} unchanged)")
+        if self.updated:
+            lines.append(f"brought up to date with what the source says: {', '.join(self.updated)}")
         if self.removed:
             lines.append(f"no longer in the source, set aside in {self.root / REMOVED}: {', '.join(self.removed)}")
         if self.excluded:
@@ -70,14 +74,22 @@ def found_twice(cases: Sequence[Case]) -> tuple[str, str, str]:
     return cases[0].id, files[0], f"{files[0]}: found more than once; keep one of {', '.join(files)}"
 
 
+def full_disk(root: Path, error: Exception) -> StoreError | None:
+    """What to tell the user if it is for want of room that something could not be written, else None."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return None
+    return StoreError(f"{root}: the disk is full ({error}); make room and run again, it goes on from here")
+
+
 def refuse(case: Case, error: Exception, job: Job | None, report: Report) -> None:
     """Note a case that could not be stored, and clear away what was begun.
 
     Raises:
         StoreError: if the disk is full, which no other case would survive.
     """
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        raise StoreError(f"{report.root}: the disk is full ({error}); make room and run again, it goes on from here")
+    full = full_disk(report.root, error)
+    if full is not None:
+        raise full
     if job is not None:
         job.partial.unlink(missing_ok=True)
     text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

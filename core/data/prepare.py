@@ -18,7 +18,7 @@ from core.data.casefile import SCHEMA, SUFFIX, Compression, StoreError, case_fil
 from core.data.ingest import Done, Job, described, flush, ingest
 from core.data.manage import set_aside
 from core.data.migrate import migrate
-from core.data.outcome import Report, found_twice, refuse
+from core.data.outcome import Report, found_twice, full_disk, refuse
 from core.data.signature import signature
 from core.data.summary import differs, is_complete
 from core.data.volume import VolumeError
@@ -90,9 +90,14 @@ def prepare(
         complete = bool(before.get("complete", True)) if only else True
         record = _record(before, cases, settings, source_config)
         wanted = [case for case in cases if case.id not in out]
-        _run(wanted, report, settings, record, workers=workers, keep=bool(only))
-        if not only:
-            _remove_others(root, report)
+        try:
+            _run(wanted, report, settings, record, workers=workers, keep=bool(only))
+        except OSError as error:
+            full = full_disk(root, error)
+            if full is None:
+                raise
+            raise full from error
+        _remove_others(report, [c for c in case_files(root) if not only or c in set(only)])
         report.total = len(case_files(root))
         if report.total:
             bad = [{"case": case, "path": path, "message": message} for case, path, message in report.bad]
@@ -186,12 +191,12 @@ def _run(
                 continue
             seen[result.content_hash] = f"{case.id} ({case.image})"
             report.notes += [(case.id, note) for note in result.notes]
-            if case.id not in present:
-                os.replace(jobs[case.id].partial, root / f"{case.id}{SUFFIX}")
-            elif not _restated(root / f"{case.id}{SUFFIX}", case):
-                report.skipped.append(case.id)
-                continue
-            report.stored.append(case.id)
+            path = root / f"{case.id}{SUFFIX}"
+            if case.id in present:
+                (report.updated if _restated(path, case) else report.skipped).append(case.id)
+            else:
+                os.replace(jobs[case.id].partial, path)
+                report.stored.append(case.id)
     finally:
         results.close()  # type: ignore[attr-defined]
 
@@ -238,12 +243,13 @@ def _unchanged(path: Path, job: Job) -> Done | None:
         return None
 
 
-def _remove_others(root: Path, report: Report) -> None:
-    good = {*report.stored, *report.skipped}
+def _remove_others(report: Report, there: Sequence[str]) -> None:
+    """Set aside those cases of the store that are neither stored now nor unchanged."""
+    good = {*report.stored, *report.updated, *report.skipped}
     bad = {case for case, _, _ in report.bad}
-    for case in case_files(root):
+    for case in there:
         if case not in good:
-            set_aside(root, case)
+            set_aside(report.root, case)
             if case not in bad:
                 report.removed.append(case)
 

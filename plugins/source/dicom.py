@@ -100,10 +100,12 @@ class Dicom:
         if not good:
             raise ValueError(f"{self._root}: {self._nothing(found, scans)}")
         segmented = _segmentations(found) if self._labels is None else {}
-        studies: dict[tuple[str, Path], list[_Scan]] = defaultdict(list)
+        studies: dict[tuple[str, str, Path], list[_Scan]] = defaultdict(list)
         for scan in good:
-            copy = scan.folder if scan.copied else Path()
-            studies[scan.series.first.study, copy].append(scan)
+            first = scan.series.first
+            # Without an id of the study, or of a copy, the folder stands for it.
+            folder = scan.folder if scan.copied or not first.study else Path()
+            studies[first.study, first.patient, folder].append(scan)
         chosen = [scan for scans in studies.values() for scan in self._choose(scans, segmented)]
         if not chosen:
             raise ValueError(f"{self._root}: no SeriesDescription matches '{self._series}'; there are:{_shown(good)}")
@@ -183,8 +185,8 @@ class Dicom:
 
     def _nothing(self, found: Found, scans: Sequence[_Scan]) -> str:
         if not found.series:
-            bad = f"; {len(found.unreadable)} files are damaged, e.g. {found.unreadable[0][0]}" * bool(found.unreadable)
-            return f"no DICOM files in it{bad}"
+            damaged = [f"; {len(found.unreadable)} damaged, e.g. {path}" for path, _ in found.unreadable[:1]]
+            return "no DICOM files in it" + "".join(damaged)
         return f"no axial CT series of {self._least} slices or more (least_slices) in it; there are:{_shown(scans)}"
 
 

@@ -1,4 +1,7 @@
+import io
+
 import pytest
+import torch
 
 import registry
 
@@ -34,6 +37,18 @@ def test_length_is_the_same_in_every_epoch(make):
     assert lengths.pop() > 0
 
 
+def test_losses_change_neither_the_length_nor_the_range_of_positions(make, records):
+    sampler, length = make(), len(make().order(0, 0))
+    if not hasattr(sampler, "observe"):
+        return  # it does not follow the loss
+    for epoch in range(4):
+        order = [int(i) for i in sampler.order(0, epoch)]
+        assert len(order) == length
+        assert set(order) <= set(range(len(records)))
+        # A run may stop in an epoch, and losses that are not finite are left out.
+        sampler.observe(order[epoch:], [float(i * epoch % 5) for i in order[epoch:]])
+
+
 def test_positions_are_within_the_records(make, records):
     order = [int(i) for i in make().order(0, 0)]
     assert min(order) >= 0
@@ -55,8 +70,14 @@ def test_state_survives_a_round_trip_where_there_is_one(make):
     sampler, order = make(), list(make().order(0, 1))
     if hasattr(sampler, "observe"):
         sampler.observe(order, [float(i % 7) for i in range(len(order))])
+        file = io.BytesIO()
+        torch.save(sampler.state_dict(), file)
+        wanted = list(sampler.order(0, 2))
+        assert wanted == list(sampler.order(0, 2)), "an order depends on seed, epoch and state alone"
+        sampler.observe(order[:3], [100.0, 0.0, 50.0])  # a state that was given out does not follow
+        file.seek(0)
         fresh = make()
-        fresh.load_state_dict(sampler.state_dict())
-        assert list(fresh.order(0, 2)) == list(sampler.order(0, 2))
+        fresh.load_state_dict(torch.load(file, weights_only=True))
+        assert list(fresh.order(0, 2)) == wanted
     else:
         assert not hasattr(sampler, "state_dict"), "a sampler without observe has nothing to save"

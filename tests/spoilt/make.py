@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import io
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -20,7 +21,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from body import Pair, Spoilt
 from dicom_inputs import DICOM
-from nifti_inputs import NIFTI
+from file_inputs import FILES
+from grid_inputs import GRIDS
+from label_inputs import LABELS
 
 import core.contracts  # noqa: F401  (declares the kinds)
 import registry
@@ -32,9 +35,11 @@ from core.data.prepare import prepare
 from core.errors import UserError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "spoilt.md"
-INPUTS = [*NIFTI, *DICOM]
+INPUTS = [*FILES, *LABELS, *GRIDS, *DICOM]
 GOOD = ["volume-11", "volume-13"]
 NOBODY = 65534
+_LIBRARY = re.compile(r"(unreadable or cut short )\(.*\)$")
+"""What a library says itself stands in parentheses, and differs from version to version."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ def run(folder: Path, store: Path) -> Batch:
         first, again = once(), once()
     messages = [message for case, _, message in first.bad if case == "volume-12"]
     notes = [note for case, note in first.notes if case == "volume-12"]
-    says = "; ".join(messages or notes).replace(f"{folder}/", "")
+    says = _LIBRARY.sub(r"\1(...)", "; ".join(messages or notes).replace(f"{folder}/", ""))
     files = sorted(path.name for path in store.iterdir())
     return Batch(first, again, says, files, audited(folder) if "volume-12" in first.stored else "")
 
@@ -120,28 +125,26 @@ def as_nobody(folder: Path) -> Iterator[None]:
         os.seteuid(0)
 
 
-def rows() -> list[tuple[Spoilt, Batch]]:
-    """All batches, prepared in a temporary folder."""
-    out = []
+def prepared(one: Spoilt) -> Batch:
+    """Write a batch into a temporary folder and prepare it."""
     with tempfile.TemporaryDirectory(prefix="hepar_spoilt_") as name:
-        Path(name).chmod(0o755)
-        for one in INPUTS:
-            place = Path(name) / one.name
-            write(one, place / "in")
-            out.append((one, run(place / "in", place / "store")))
-    return out
+        place = Path(name)
+        place.chmod(0o755)  # or nobody could not enter
+        write(one, place / "in")
+        return run(place / "in", place / "store")
 
 
-def page(found: list[tuple[Spoilt, Batch]]) -> str:
-    """The page docs/spoilt.md."""
-    refused = [(one, batch) for one, batch in found if not one.taken]
-    taken = [(one, batch) for one, batch in found if one.taken]
+def page(found: list[tuple[Spoilt, str, str]]) -> str:
+    """The page docs/spoilt.md, of the inputs, what `prepare` said to each and what the audit found."""
+    refused = [(one, says) for one, says, _ in found if not one.taken]
+    taken = [(one, says, rules) for one, says, rules in found if one.taken]
     lines = [
         "# Spoilt inputs",
         "",
         f"`tests/spoilt/make.py` writes {len(found)} batches of three scans: two good ones and, between them, one that",
         "is spoilt. Each is prepared for real; this page is what came out: `python tests/spoilt/make.py --table`",
-        "writes it, and a test keeps it current. The folder in front of each path is left out.",
+        "writes it, and a test keeps it current. The folder in front of each path is left out, and so is, (...), what",
+        "a library has to say. Where root runs it, an ordinary user's rights are taken on: root may read everything.",
         "",
         "**What the rest of the batch did**, in every one of them: both good cases were stored, nothing half-written",
         "was left, and a second run stored nothing, left both as they were and said the same again.",
@@ -152,7 +155,7 @@ def page(found: list[tuple[Spoilt, Batch]]) -> str:
         "",
         "| input | message |",
         "|---|---|",
-        *(f"| {one.what} | {cell(batch.says)} |" for one, batch in refused),
+        *(f"| {one.what} | {cell(says)} |" for one, says in refused),
         "",
         f"## Taken: {len(taken)}",
         "",
@@ -162,7 +165,7 @@ def page(found: list[tuple[Spoilt, Batch]]) -> str:
         "",
         "| input | remark | the audit |",
         "|---|---|---|",
-        *(f"| {one.what} | {cell(batch.says)} | {cell(batch.audit)} |" for one, batch in taken),
+        *(f"| {one.what} | {cell(says)} | {cell(rules)} |" for one, says, rules in taken),
         "",
     ]
     return "\n".join(lines)
@@ -186,7 +189,8 @@ def main() -> int:
         for one in INPUTS:
             write(one, args.folder / one.name)
     if args.table:
-        PAGE.write_text(page(rows()), encoding="utf-8")
+        batches = [(one, prepared(one)) for one in INPUTS]
+        PAGE.write_text(page([(one, batch.says, batch.audit) for one, batch in batches]), encoding="utf-8")
     if args.folder is None and not args.table:
         parser.error("want a folder or --table")
     return 0

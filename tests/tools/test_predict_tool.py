@@ -114,7 +114,7 @@ def test_inputs_that_make_no_sense_are_refused(run, made, tmp_path):
             out,
             f"{one} and {two} would both be written to {out / 'volume-11.nii.gz'}; predict them into two",
         ),
-        ([tmp_path / "empty"], out, f"{tmp_path / 'empty'}: no scan (*.nii, *.nii.gz) in this folder"),
+        ([tmp_path / "empty"], out, f"{tmp_path / 'empty'}: no scan (*.nii, *.nii.gz, *.nrrd, *.nhdr, *.mha, "),
         ([one], tmp_path / "a.nii.gz", f"-o {tmp_path / 'a.nii.gz'}: want a folder; each label map is named after its"),
     ):
         with pytest.raises(UserError) as error:

@@ -52,17 +52,10 @@ def to_schema_1(path):
         for name in ("fingerprint", "foreground_histogram"):
             del file[name]
         _, compression, image, label, labelled, _, _, repairs, spacing, hu, _ = json.loads(file.attrs["signature"])
-        said = [file.attrs[n] for n in ("case", "patient", "origin")]
-        old = [1, compression, image, label, labelled, *said, spacing, hu, repairs]
-        for name in (
-            "part",
-            "external",
-            "series",
-            "label_hash",
-            "scan_shape",
-            "scan_spacing_mm",
-            "scan_affine",
-            "scan_box",
-        ):
+        said = [file.attrs["patient"], file.attrs["origin"]]
+        old = [1, compression, image, label, *said, spacing, hu, repairs, labelled]
+        for name in ("part", "external", "series", "label_hash"):
+            del file.attrs[name]
+        for name in ("scan_shape", "scan_spacing_mm", "scan_affine", "scan_box"):
             del file.attrs[name]
         file.attrs["schema"], file.attrs["signature"] = 1, json.dumps(old)

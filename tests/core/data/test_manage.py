@@ -37,6 +37,30 @@ def test_only_stores_these_and_leaves_the_others_alone(tmp_path, cases):
     assert run(cases, root).stored == ["c"]
 
 
+def test_a_case_that_became_bad_leaves_the_store_also_when_it_is_refreshed_alone(tmp_path, cases):
+    root = tmp_path / "store"
+    run(cases, root)
+    cases[1].image.write_bytes(cases[1].image.read_bytes()[:500])
+    report = run(cases, root, only=["b"])
+    assert [case for case, _, _ in report.bad] == ["b"]
+    assert Store(root).cases == ("a", "c")
+    assert (root / "removed" / "b.h5").is_file()
+
+
+def test_a_full_disk_is_said_also_where_only_words_change(tmp_path, cases, monkeypatch):
+    root = tmp_path / "store"
+    run(cases, root)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("core.data.prepare.shutil.copyfile", full)
+    cases[1] = dataclasses.replace(cases[1], patient="another")
+    with pytest.raises(StoreError, match=r"the disk is full .*; make room and run again, it goes on from here"):
+        run(cases, root)
+    assert Store(root).info("b").patient == "patient b"
+
+
 def test_a_killed_prepare_is_not_made_complete_by_only(tmp_path, cases):
     root = tmp_path / "store"
     run(cases[:1], root)
@@ -113,7 +137,10 @@ def test_what_the_source_says_is_brought_up_to_date_without_reading_the_scan(tmp
     monkeypatch.setattr("core.data.prepare.ingest", never)
     cases[1] = dataclasses.replace(cases[1], patient="another", part="test", external=True)
     report = run(cases, root)
-    assert (report.stored, report.skipped) == (["b"], ["a", "c"])
+    assert (report.stored, report.updated, report.skipped) == ([], ["b"], ["a", "c"])
+    assert report.table() == (
+        f"store {root}: 3 cases (0 new, 3 unchanged)\nbrought up to date with what the source says: b"
+    )
     info = Store(root).info("b")
     assert (info.patient, info.part, info.external) == ("another", "test", True)
     assert np.array_equal(Store(root).image("b"), before)
@@ -181,7 +208,7 @@ def test_prepare_brings_an_older_store_over_by_itself_and_reads_nothing_again(tm
     cases[1] = dataclasses.replace(cases[1], part="test")
     report = run(cases, root)
     assert report.migration.done == {1: ["a", "b", "c"]}
-    assert (report.stored, report.skipped) == (["b"], ["a", "c"])
+    assert (report.stored, report.updated, report.skipped) == ([], ["b"], ["a", "c"])
     assert Store(root).info("b").part == "test"
     assert report.table().startswith(f"store {root}: 3 cases brought from schema 1 to 2\n")
     assert json.loads((root / "store.json").read_text())["schema"] == 2

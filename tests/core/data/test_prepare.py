@@ -187,7 +187,7 @@ def test_unchanged_cases_are_skipped_and_changed_ones_written_anew(tmp_path):
     assert np.array_equal(Store(root).image("b"), scan(3).T)
     assert run(cases, root, compression="none").stored == ["a", "b"]
     cases[0] = Case("a", "another patient", cases[0].image, cases[0].label)
-    assert run(cases, root, compression="none").stored == ["a"]
+    assert run(cases, root, compression="none").updated == ["a"]
     assert Store(root).info("a").patient == "another patient"
 
 

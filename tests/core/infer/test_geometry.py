@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from core.infer.geometry import Geometry
+from core.infer.geometry import Geometry, place, window
 from core.values import AIR_HU, IGNORE
 
 
@@ -15,10 +15,13 @@ from core.values import AIR_HU, IGNORE
         ({"size": (64, 0)}, "size must be at least 1, got (64, 0)"),
         ({"channels": 0}, "channels must be at least 1, got 0"),
         ({"channels": 2, "context": 1}, "channels must be 3 with context 1 (2*context+1), got 2"),
+        ({"context_mm": 0.0, "context": 1}, "context_mm must be positive or null, got 0"),
+        ({"context_mm": float("inf"), "context": 1}, "context_mm must be positive or null, got inf"),
+        ({"context_mm": 5.0}, "context_mm 5 needs neighbours: set context to 1 or more"),
     ],
 )
 def test_values_that_contradict_each_other_are_refused(arguments, message):
-    with pytest.raises(ValueError, match="must") as error:
+    with pytest.raises(ValueError, match=next(iter(arguments))) as error:
         Geometry(**arguments)
     assert str(error.value) == message
 
@@ -38,6 +41,53 @@ def test_neighbours_repeat_the_end_slice():
     assert geometry.neighbours(2, 5) == [0, 1, 2, 3, 4]
     assert geometry.neighbours(4, 5) == [2, 3, 4, 4, 4]
     assert geometry.neighbours(0, 1) == [0, 0, 0, 0, 0]
+
+
+def test_neighbours_may_be_mirrored_at_the_ends():
+    geometry = Geometry(context=3, ends="mirror")
+    assert geometry.neighbours(0, 5) == [3, 2, 1, 0, 1, 2, 3]
+    assert geometry.neighbours(4, 5) == [1, 2, 3, 4, 3, 2, 1]
+    assert geometry.neighbours(1, 2) == [0, 1, 0, 1, 0, 1, 0]
+    assert geometry.neighbours(0, 1) == [0] * 7
+
+
+def test_neighbours_may_lie_at_a_distance_in_mm():
+    geometry = Geometry(context=2, context_mm=4.0)
+    assert geometry.neighbours(20, 50, 1.0) == [12, 16, 20, 24, 28]
+    assert geometry.neighbours(20, 50, 2.5) == [17, 18, 20, 22, 23]  # 1.6 and 3.2 slices away
+    assert geometry.neighbours(20, 50, 8.0) == [19, 19, 20, 21, 21]  # halves are rounded away on both sides
+    assert geometry.neighbours(20, 50, 10.0) == [19, 20, 20, 20, 21]
+    assert geometry.neighbours(2, 50, 1.0) == [0, 0, 2, 6, 10]
+    assert Geometry(context=2, context_mm=4.0, ends="mirror").neighbours(2, 50, 1.0) == [6, 2, 2, 6, 10]
+
+
+@pytest.mark.parametrize("spacing", [None, 0.0, float("nan")])
+def test_a_distance_in_mm_needs_the_distance_of_the_slices(spacing):
+    with pytest.raises(ValueError, match=r"^context_mm 4 needs the distance of the slices in mm$"):
+        Geometry(context=1, context_mm=4.0).neighbours(3, 9, spacing)
+
+
+def test_a_spacing_that_is_not_trusted_is_refused_only_where_it_counts():
+    Geometry(context=1).check_spacing("case 'a'", trusted=False)
+    Geometry(context=1, context_mm=4.0).check_spacing("case 'a'", trusted=True)
+    with pytest.raises(ValueError, match="spacing") as error:
+        Geometry(context=1, context_mm=4.0).check_spacing("case 'a'", trusted=False)
+    assert str(error.value) == (
+        "case 'a': its spacing cannot be trusted, so no slice is known to be 4 mm away (context_mm); set "
+        "dataset.context_mm=null to take adjacent slices, or leave the scan out of the split"
+    )
+
+
+@pytest.mark.parametrize(
+    ("start", "size", "length", "placed"),
+    [(3, 4, 10, 3), (-2, 4, 10, 0), (8, 4, 10, 6), (5, 10, 10, 0), (5, 13, 10, -2)],
+)
+def test_a_window_is_moved_inside_or_reaches_beyond_both_ends(start, size, length, placed):
+    assert place(start, size, length) == placed
+
+
+def test_a_window_and_what_it_covers():
+    assert window([2, -1], [3, 4], [10, 2]) == ((slice(2, 5), slice(0, 2)), (slice(0, 3), slice(1, 3)))
 
 
 def test_padding_is_air_ignored_and_taken_off_on_the_way_back():

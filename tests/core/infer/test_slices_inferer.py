@@ -169,3 +169,34 @@ def test_nan_is_an_error_and_not_an_empty_liver():
 def test_a_batch_below_one_is_refused():
     with pytest.raises(ValueError, match="batch must be at least 1, got 0"):
         build(Net(), Geometry(), batch=0)
+
+
+class Seen(Net):
+    def forward(self, image):
+        self.images = [*getattr(self, "images", []), image.clone()]
+        return super().forward(image)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16])
+def test_neighbours_may_lie_at_a_distance_in_mm_and_be_mirrored(batch):
+    net, scan = Seen(), volume((9, 8, 8))
+    scan.spacing_mm = (2.0, 1.0, 1.0)
+    scan.native = SimpleNamespace(affine=np.diag([0.8, 0.8, 2, 1]), header={})
+    geometry = Geometry(context=2, context_mm=3.0, ends="mirror", divisor=1)
+    assert (build(net, geometry, batch=batch)(scan).labels == expected(scan.array)).all()
+    stacks = torch.cat(net.images).numpy()
+    assert (stacks[0] == scan.array[[3, 2, 0, 2, 3]]).all()  # 1.5 and 3 slices away
+    assert (stacks[4] == scan.array[[1, 2, 4, 6, 7]]).all()
+    assert (stacks[8] == scan.array[[5, 6, 8, 6, 5]]).all()
+
+
+def test_a_scan_whose_spacing_cannot_be_trusted_is_refused_where_mm_count():
+    scan = volume()
+    scan.native = SimpleNamespace(affine=np.eye(4), header={})
+    assert build(Net(), Geometry(context=1, divisor=1))(scan).labels.any()
+    with pytest.raises(UserError) as error:
+        build(Net(), Geometry(context=1, context_mm=3.0, divisor=1))(scan)
+    assert str(error.value) == (
+        "this scan: its spacing cannot be trusted, so no slice is known to be 3 mm away (context_mm); set "
+        "dataset.context_mm=null to take adjacent slices, or leave the scan out of the split"
+    )
