@@ -43,7 +43,6 @@ setup(
             "pytest-xdist>=3.5",  # the tests start many processes that wait for each other: two at a time
             "hypothesis>=6.100",
             "playwright>=1.49",  # drives an installed Chromium, to test the pages as they are seen
-            "pylibjpeg-openjpeg>=2.3",  # writes JPEG-2000 series for the tests
             "pyjpegls>=1.5",  # and JPEG-LS ones
             "ruff>=0.9",
             "mypy>=1.14",

@@ -25,6 +25,7 @@ FLIP_MARGIN = 3.0
 """A mirroring is named if it brings the share down by this factor, and below `ODD`."""
 SHIFT_MARGIN = 1.3
 """A shift is named if the scan's edges under the shifted outline are this many times stronger."""
+SHIFT_ODD = 0.005
 LEAST_SHIFT_MM = 3.0
 ALONG = 0.85
 """Outlines that fit run along the scan's edges (mean cosine 0.91 to 0.97); another patient's reach 0.5 to 0.79."""
@@ -122,7 +123,9 @@ def fit(small: Small) -> Fit | None:
                 return replace(found, flip=" and ".join(_AXES[a] for a in axes), flip_odd=odd)
     shift, gain = _shift(small, outline)
     far = math.hypot(*(d * s for d, s in zip(shift, small.spacing_mm, strict=True))) >= LEAST_SHIFT_MM
-    if far and gain >= SHIFT_MARGIN and outline.along(shift) > ALONG and _odd_at(small.image, inner, shift) < ODD:
+    # A mask drawn too small can be pushed to an edge; one that is shifted also leaves the liver.
+    leaves = found.odd > SHIFT_ODD and _odd_at(small.image, inner, shift) < min(ODD, found.odd / 2)
+    if far and leaves and gain >= SHIFT_MARGIN and outline.along(shift) > ALONG:
         (z, y, x), (g, f, _) = shift, small.step
         return replace(found, shift=(z * g, y * f, x * f), shift_gain=gain)
     return replace(found, misfit=any(found.odd > odd and along < least for odd, least in ASTRAY))

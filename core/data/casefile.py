@@ -110,6 +110,16 @@ def open_case(path: Path, *, any_schema: bool = False) -> h5py.File:
     return file
 
 
+def schema_of(path: Path) -> int | None:
+    """The schema that a file names; None if it is damaged or names none."""
+    try:
+        with open_case(path, any_schema=True) as file:
+            schema = file.attrs.get("schema")
+    except StoreError:
+        return None
+    return int(schema) if isinstance(schema, (int, np.integer)) else None
+
+
 def other_schema(path: Path, schema: Any) -> str:
     """What a file of another schema needs, as text."""
     if isinstance(schema, (int, np.integer)) and 1 <= schema < SCHEMA:

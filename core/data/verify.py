@@ -11,7 +11,18 @@ import h5py
 import numpy as np
 
 from core.data import summary as summaries
-from core.data.casefile import SUFFIX, CaseInfo, StoreError, case_files, open_case, read_grid, read_info
+from core.data.casefile import (
+    SCHEMA,
+    SUFFIX,
+    CaseInfo,
+    StoreError,
+    case_files,
+    open_case,
+    other_schema,
+    read_grid,
+    read_info,
+    schema_of,
+)
 from core.data.fingerprint import fingerprint
 from core.data.ingest import content_hash, foreground_histogram
 from core.data.tables import find_lesions, lesion_table, slice_tables
@@ -53,7 +64,7 @@ def verify(root: Path, *, only: Sequence[str] = (), workers: int | None = None) 
         workers: processes; None: one a CPU.
 
     Raises:
-        StoreError: if there is no store, or it has no such case.
+        StoreError: if there is no store, it has no such case, or a case of another schema.
     """
     root = Path(root)
     there = case_files(root) if root.is_dir() else []
@@ -63,6 +74,10 @@ def verify(root: Path, *, only: Sequence[str] = (), workers: int | None = None) 
         if case not in there:
             raise StoreError(f"{root}: no case '{case}'{suggest(case, there)}")
     paths = [root / f"{case}{SUFFIX}" for case in (only or there)]
+    for path in paths:
+        schema = schema_of(path)
+        if schema is not None and schema != SCHEMA:
+            raise StoreError(other_schema(path, schema))
     found = Verified(root, len(paths))
     for path, result in map_cases(verify_case, paths, workers=workers, description="verify"):
         case = path.name[: -len(SUFFIX)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from core.errors import UserError
 from core.values import AIR_HU, IGNORE
 
 if TYPE_CHECKING:
@@ -110,10 +111,10 @@ class Geometry:
             trusted: whether its spacing can be trusted.
 
         Raises:
-            ValueError: with what to do.
+            UserError: with what to do.
         """
         if self.context_mm is not None and not trusted:
-            raise ValueError(
+            raise UserError(
                 f"{name}: its spacing cannot be trusted, so no slice is known to be {self.context_mm:g} mm away "
                 f"(context_mm); set dataset.context_mm=null to take adjacent slices, or leave the scan out of the split"
             )

@@ -176,7 +176,7 @@ def summary(experiment: Experiment, trainer: Trainer, store: Store, parts: Mappi
     """What is about to run, as text."""
     data, settings = trainer.data, experiment.train
     rows = [("run", str(experiment.run)), ("store", f"{experiment.store} ({len(store.cases)} cases{_origin(store)})")]
-    for name in ("train", "val", "test"):
+    for name in ("train", "val", "test", *(["external"] if parts.get("external") else [])):
         cases = parts.get(name, [])
         slices = [store.slices(c) for c in cases]
         total, tumour = sum(len(s) for s in slices), sum(int((s["tumour_voxels"] > 0).sum()) for s in slices)

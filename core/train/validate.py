@@ -67,6 +67,8 @@ class Validation:
         self.postprocess, self.objective = postprocess, objective
         self.device, self.precision = device, precision
         self.shown = choose_slices(store, self.cases)
+        for case in self.cases:
+            geometry.check_spacing(f"case '{case}'", trusted=store.info(case).spacing_trusted)
 
     def __call__(self, network: nn.Module, stop: Callable[[], bool] | None = None) -> Evaluation | None:
         """Metrics ``val/...``, one row a case and structure and, on rank 0, slices to look at. A collective.

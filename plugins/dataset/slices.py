@@ -38,8 +38,8 @@ class Slices:
             the middle, and nothing is drawn.
 
     Raises:
-        ValueError: for a value out of range, a case without a label, or one whose spacing cannot be trusted if
-            `context_mm` is set.
+        ValueError: for a value out of range, or a case without a label.
+        UserError: for a case whose spacing cannot be trusted, if `context_mm` is set.
 
     Example: {name: slices, channels: 3, context: 0, keep: foreground, empty_ratio: 0.1}
     """

@@ -10,7 +10,6 @@ from torch import nn
 
 from core.contracts import OnLogits, Prediction
 from core.data.checks import geometry_note
-from core.errors import UserError
 from core.infer.geometry import Geometry
 from core.infer.network import finest
 from core.infer.running import device_of, evaluating, labels_of
@@ -86,9 +85,5 @@ class Slices:
     def _check_spacing(self, volume: Volume) -> None:
         if self.geometry.context_mm is None:
             return
-        try:
-            self.geometry.check_spacing(
-                "this scan", trusted=geometry_note(volume.native.affine, volume.native.header) is None
-            )
-        except ValueError as error:
-            raise UserError(str(error)) from error
+        trusted = geometry_note(volume.native.affine, volume.native.header) is None
+        self.geometry.check_spacing("this scan", trusted=trusted)

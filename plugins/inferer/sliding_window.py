@@ -31,8 +31,8 @@ class SlidingWindow:
 
     Windows go from the first slice to the last. Slices that no later window covers are finished, so what is kept is one
     window's depth of float32 logits, ``4 * classes * patch[0] * Y * X`` bytes on the network's device (200 MB for 64
-    slices of 512 x 512), twice that for a moment, however many slices there are. Half precision would save half of it
-    and round the sums of many windows.
+    slices of 512 x 512), three times that for a moment, however many slices there are. Half precision would save half
+    of it and round the sums of many windows.
 
     Args:
         patch: size of a window along z, y, x in voxels; that of the training patches. A volume smaller than it is

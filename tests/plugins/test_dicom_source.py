@@ -74,6 +74,13 @@ def test_series_are_chosen_by_description_or_all(root):
     assert ids(root, series="all", exclude=["P2"]) == ["P-1-ST0-SE1", "P-1-ST0-SE2"]
 
 
+def test_scans_without_a_study_are_told_apart_by_their_folders(tmp_path):
+    for n in (1, 2):
+        write(tmp_path / "pacs" / f"p{n}", slices(HU + n, series=f"{UID}.5{n}", StudyInstanceUID="", PatientID=""))
+    cases = source(tmp_path / "pacs").cases()
+    assert [(case.id, case.patient) for case in cases] == [("p1", "p1"), ("p2", "p2")]
+
+
 def test_ids_and_patients_may_come_from_elsewhere(root):
     cases = source(root, series="all", ids="hashed", patient="folder").cases()
     assert {case.id for case in cases} == {sha256(case.series.encode()).hexdigest()[:12] for case in cases}
@@ -106,9 +113,9 @@ def test_a_study_copied_into_two_folders_is_refused_as_a_duplicate(tmp_path):
 
 
 def test_the_series_that_a_segmentation_names_is_chosen_and_goes_all_the_way(root, tmp_path):
-    write_seg(root / "P 1" / "ST0" / "SE9" / "seg.dcm", slices(HU, series=f"{UID}.30"), BOTH, NAMES)
+    write_seg(root / "P 1" / "ST0" / "SE9" / "IM1", slices(HU, series=f"{UID}.30"), BOTH, NAMES)
     second, first = source(root).cases()
-    assert (first.id, first.label) == ("P-1-ST0-SE1", root / "P 1" / "ST0" / "SE9" / "seg.dcm")
+    assert (first.id, first.label) == ("P-1-ST0-SE1", root / "P 1" / "ST0" / "SE9" / "IM1")
     assert second.label is None
     report = prepare(source(root), tmp_path / "store", workers=1, source_config={"name": "dicom"})
     assert report.bad == []

@@ -8,6 +8,7 @@ import registry
 from core.contracts import Case
 from core.data.prepare import prepare
 from core.data.store import Store
+from core.errors import UserError
 from core.infer.geometry import Geometry
 from core.values import AIR_HU, IGNORE
 
@@ -108,7 +109,7 @@ def test_neighbours_at_a_distance_in_mm_need_a_spacing_that_can_be_trusted(store
     dataset = Slices(store, ["v-0"], geometry, keep="all")
     assert np.array_equal(load(dataset, 30).image, store.image("v-0", [27, 30, 33]))  # slices are 2 mm apart
     assert np.array_equal(load(dataset, 1).image, store.image("v-0", [2, 1, 4]))
-    with pytest.raises(ValueError, match=r"^case 'v-1': its spacing cannot be trusted, so no slice"):
+    with pytest.raises(UserError, match=r"^case 'v-1': its spacing cannot be trusted, so no slice"):
         Slices(store, ["v-0", "v-1"], geometry)
 
 

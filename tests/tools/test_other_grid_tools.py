@@ -89,3 +89,12 @@ def test_a_store_of_another_grid_is_refused(run):
         StoreError, match=r"this store was prepared with .* the experiment's prepare: says spacing null, "
     ):
         call("evaluate", run, "prepare.spacing=null", "prepare.crop=none")
+
+
+def test_a_run_is_not_resumed_on_another_grid(run):
+    before = experiments.load(run)
+    assert experiments.changes(before, experiments.load(run, ["prepare.workers=1", "prepare.compression=none"])) == []
+    crop = before.prepare.crop
+    assert experiments.changes(before, experiments.load(run, ["prepare.crop=none"])) == [
+        f"prepare.crop: {crop} in the run, none now"
+    ]

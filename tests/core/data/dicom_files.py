@@ -110,10 +110,10 @@ def slices(
 
 
 def write(folder: Path, series: list[Dataset], *, syntax: str = "explicit", name: str = "IM{:04d}") -> Path:
-    """Write the images in an order and under names that say nothing of their places."""
+    """Write the images, named in the order of the list: IM0000, IM0005, ..."""
     folder.mkdir(parents=True, exist_ok=True)
     for n, one in enumerate(series):
-        path = folder / name.format((n * 5) % 997)
+        path = folder / name.format(5 * n)
         _save(one, path, SYNTAXES[syntax])
     return folder
 

@@ -73,6 +73,16 @@ def test_labels_written_for_a_series_overlay_it(tmp_path, orientation):
     assert np.allclose(out.header.get_qform(), out.affine, atol=1e-4)
 
 
+@pytest.mark.parametrize("order", [[7, 6, 5, 4, 3, 2, 1, 0], [2, 5, 0, 7, 1, 4, 6, 3]])
+def test_neither_file_names_nor_instance_numbers_order_the_slices(tmp_path, order):
+    series = slices(HU)
+    for one, number in zip(series, [3, 1, 4, 1, 5, 9, 2, 6], strict=True):
+        one.InstanceNumber = number
+    volume = read_image(write(tmp_path / "ct", [series[k] for k in order]))
+    assert np.array_equal(volume.array, HU)
+    assert np.allclose(volume.native.affine, AFFINE)
+
+
 def test_an_enhanced_file_is_read_by_the_places_of_its_frames(tmp_path, nifti):
     for name, syntax in (("plain", "explicit"), ("packed", "rle")):
         folder = write(tmp_path / name, [enhanced(HU, [3, 1, 0, 2, 7, 5, 6, 4])], syntax=syntax)
@@ -97,13 +107,15 @@ def test_bits_beyond_those_stored_are_passed_over(tmp_path, signed):
     assert np.array_equal(read_image(write(tmp_path / "ct", series)).array, np.clip(HU, -2048, 2047))
 
 
-@pytest.mark.parametrize("syntax", ["explicit", "implicit"])
-def test_padding_becomes_air_and_is_remarked_on(tmp_path, syntax):
+@pytest.mark.parametrize(
+    ("syntax", "kind", "value"), [("explicit", "SS", -2000), ("implicit", "SS", -2000), ("explicit", "US", 63536)]
+)
+def test_padding_becomes_air_and_is_remarked_on(tmp_path, syntax, kind, value):
     hu = HU.copy()
     hu[:, :3] = -3024
-    series = slices(hu, signed=True, PixelPaddingValue=-2000)
+    series = slices(hu, signed=True, PixelPaddingValue=value)
     for one in series:
-        one["PixelPaddingValue"].VR = "SS"
+        one["PixelPaddingValue"].VR = kind
     volume = read_image(write(tmp_path / "ct", series, syntax=syntax))
     hu[:, :3] = -1024
     assert np.array_equal(volume.array, hu)

@@ -177,6 +177,8 @@ def test_an_older_store_says_what_opening_it_needs(tmp_path, cases):
         f"it from its own arrays, without the raw scans"
     )
     assert not is_complete(root)
+    with pytest.raises(StoreError, match=r"a\.h5: store schema 1, this version reads 2; tools/prepare\.py"):
+        verify(root)
 
 
 def test_an_older_store_is_brought_over_from_its_own_arrays(tmp_path, cases):
