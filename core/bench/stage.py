@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from core import dist, experiment
 from core.data.prepare import is_complete, prepare_experiment
 from core.data.store import Store
+from core.data.summary import check_grid
 from core.errors import UserError
 from core.experiment import Experiment
 
@@ -32,6 +33,7 @@ def prepared(wanted: Experiment) -> Store:
         print(report.table(), file=sys.stderr, flush=True)
         if report.bad:
             raise UserError(f"{len(report.bad)} cases could not be prepared (above), so nothing was measured")
+    check_grid(wanted.store, wanted.prepare)
     return Store(wanted.store)
 
 

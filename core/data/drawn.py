@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,7 +17,7 @@ SIZE_BINS_MM = (10.0, 20.0)
 def bin_names(bounds: Sequence[float] = SIZE_BINS_MM) -> list[str]:
     """Names of the size bins, and of the one for lesions whose size is not known: ``0_10mm ... 20mm_up unknown``."""
     edges = [0.0, *bounds]
-    inner = [f"{low:g}_{high:g}mm" for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    inner = [f"{low:g}_{high:g}mm" for low, high in pairwise(edges)]
     return [*inner, f"{edges[-1]:g}mm_up", "unknown"]
 
 

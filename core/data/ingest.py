@@ -19,6 +19,7 @@ import numpy as np
 from core.contracts import Case
 from core.data.casefile import HISTOGRAM_BINS, HISTOGRAM_LOW, SCHEMA, Compression
 from core.data.checks import geometry_note, intensity_note
+from core.data.chunks import Packer
 from core.data.fingerprint import fingerprint
 from core.data.grid import Grid, on_grid, plan_grid
 from core.data.tables import LESION_DTYPE, Lesions, find_lesions, lesion_table, slice_tables
@@ -218,8 +219,12 @@ def _fill(file: h5py.File, name: str, dtype: str, shape: Any, compression: Compr
     if compression != "none":
         layout = {"chunks": (1, *shape[1:]), "compression": hdf5plugin.Bitshuffle(nelems=0, cname="lz4")}
     data = file.create_dataset(name, shape, dtype, **layout)
+    packer = Packer.of(data) if layout else None
     for z, plane in enumerate(planes):
-        data[z] = plane
+        if packer is None:
+            data[z] = plane
+        else:
+            packer.write(z, plane)
 
 
 def flush(path: Path) -> None:

@@ -49,9 +49,9 @@ def excluded(root: Path) -> list[str]:
 
 def differs(root: Path, source_config: Mapping[str, Any]) -> list[str]:
     """In which arguments the source that a store was prepared from differs from the experiment's, as text."""
-    before = read(root).get("source") or {}
-    keys = sorted({*before, *source_config})
-    return [f"{k} {before.get(k)!r} -> {source_config.get(k)!r}" for k in keys if before.get(k) != source_config.get(k)]
+    before, now = _flat(read(root).get("source") or {}), _flat(source_config)
+    keys = sorted({*before, *now})
+    return [f"{k} {before.get(k)!r} -> {now.get(k)!r}" for k in keys if before.get(k) != now.get(k)]
 
 
 def grid_key(settings: PrepareSettings) -> dict[str, Any]:
@@ -103,6 +103,13 @@ def locked(root: Path) -> Iterator[None]:
             print(f"{root}: another process is preparing this store; waiting for it", file=sys.stderr)
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def _flat(node: Mapping[str, Any], path: str = "") -> dict[str, Any]:
+    out: dict[str, Any] = {}
+    for key, value in node.items():
+        out |= _flat(value, f"{path}{key}.") if isinstance(value, Mapping) else {f"{path}{key}": value}
+    return out
 
 
 def _words(grid: Mapping[str, Any]) -> str:

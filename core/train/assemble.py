@@ -18,6 +18,7 @@ from core.contracts import Record
 from core.data import leakage, splits
 from core.data.loader import Blueprint, TrainLoader
 from core.data.store import Store
+from core.data.summary import check_grid
 from core.errors import UserError
 from core.experiment import Experiment
 from core.infer.network import Network
@@ -67,6 +68,7 @@ def assemble(
     """Build everything of a training. A collective: rank 0 writes the run directory's records."""
     settings = experiment.train
     store = Store(experiment.store)
+    check_grid(store.root, experiment.prepare)
     parts, hashes = split_parts(experiment, store)
     train, val = tuple(parts["train"]), parts.get("val", [])
     objective = Objective(_named([(p, p.keys.weight) for p in experiment.loss])).to(device)

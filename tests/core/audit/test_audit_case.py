@@ -11,6 +11,7 @@ from core.audit.case import examine
 from core.audit.rules import RULES
 from core.contracts import Case
 from tests.core.audit.bodies import AFFINE, SHAPE, body, case, save
+from tests.core.data import dicom_files
 
 
 def found(seen):
@@ -273,3 +274,13 @@ def test_other_formats_are_read_as_prepare_reads_them(tmp_path, clean):
         SimpleITK.WriteImage(picture, tmp_path / name)
     seen = examine(Case("c", "p", tmp_path / "scan.mha", tmp_path / "label.nrrd"))
     assert (found(seen), seen.row["axes"], seen.row.get("dtype")) == ({}, "LPS", None)
+
+
+def test_a_dicom_series_with_a_segmentation_is_read_as_prepare_reads_it(tmp_path, clean):
+    series = dicom_files.slices(clean[0], spacing=(6.0, 2.0, 2.0))
+    folder = dicom_files.write(tmp_path / "series", series)
+    segments = [dicom_files.segment(1, "Liver"), dicom_files.segment(2, "Liver tumor")]
+    seg = dicom_files.write_seg(tmp_path / "seg.dcm", series, clean[1], segments)
+    seen = examine(Case("c", "p", folder, seg))
+    assert found(seen) == {}
+    assert (seen.row["axes"], seen.row["lesions"], seen.row["liver_hu"]) == ("LPS", 1, 110)

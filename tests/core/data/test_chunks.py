@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from core.data import chunks
-from core.data.chunks import Chunks
+from core.data.chunks import Chunks, Packer
 
 
 def _arrays(shape):
@@ -40,6 +40,29 @@ def test_slices_are_what_hdf5_reads(tmp_path, shape):
                 out = np.full(shape[1:], 99, values.dtype)
                 found.read(z, out)
                 assert np.array_equal(out, values[z]), name
+
+
+@pytest.mark.parametrize("shape", [(3, 512, 512), (2, 100, 103), (2, 24, 20), (1, 1, 3), (2, 64, 128)])
+def test_what_is_packed_here_is_to_the_byte_what_hdf5_packs(tmp_path, shape):
+    for name, values in _arrays(shape).items():
+        layout = {"chunks": (1, *shape[1:]), "compression": hdf5plugin.Bitshuffle(nelems=0, cname="lz4")}
+        with h5py.File(tmp_path / "a.h5", "w") as theirs, h5py.File(tmp_path / "b.h5", "w") as ours:
+            theirs.create_dataset("x", data=values, **layout)
+            data = ours.create_dataset("x", shape, values.dtype, **layout)
+            packer = Packer.of(data)
+            assert packer is not None
+            for z, plane in enumerate(values):
+                packer.write(z, plane)
+            chunks = [[f["x"].id.read_direct_chunk((z, 0, 0)) for z in range(shape[0])] for f in (theirs, ours)]
+        assert chunks[0] == chunks[1], name
+        with h5py.File(tmp_path / "b.h5") as file:
+            assert np.array_equal(file["x"][...], values), name
+
+
+def test_arrays_of_other_chunks_are_left_to_hdf5(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        assert Packer.of(file.create_dataset("x", (4, 16, 16), "u1")) is None
+        assert Packer.of(file.create_dataset("y", (4, 16, 16), "u1", chunks=(2, 16, 16))) is None
 
 
 @pytest.mark.parametrize(
