@@ -192,7 +192,10 @@ class OnLogits(Protocol):
     """Receives the logits of one block of the network's grid while a volume is inferred."""
 
     def __call__(self, logits: torch.Tensor, block: tuple[slice, ...]) -> None:
-        """`logits` ``[B, K, *S]``; `block` slices the label volume brought to the network's grid."""
+        """`logits` ``[B, K, *S]``; `block` slices the label volume brought to the network's grid.
+
+        Of a 2-D network B is the block's slices, of a 3-D one it is 1.
+        """
         ...
 
 
@@ -201,6 +204,7 @@ class Inferer(Protocol):
     """One scan -> labels. Runtime: network (HU -> logits, the window inside), geometry.
 
     The network's device and precision are the caller's. The same inferer serves validation, evaluation, prediction.
+    It may say ``dimensions = 3`` of itself if its network takes volumes.
     """
 
     def __call__(self, volume: Volume, *, probabilities: bool = False, on_logits: OnLogits | None = None) -> Prediction:

@@ -55,12 +55,11 @@ class Record:
     """One row of a data set's index: what a sampler sees of a sample.
 
     Attributes:
-        z: the slice, or the slice of a patch's anchor.
+        z: the slice; of a patch, the middle slice of what its anchor is drawn from.
         liver_voxels: labels 1 and 2 on the slice; of a patch, 0 if its anchor lies outside the liver.
         tumour_voxels: on the slice; of a patch, those of the lesion that it is anchored in.
-        lesions: ids of the case's lesions that the sample is sure to show a part of.
+        lesions: ids of the case's lesions that the sample shows a part of; of a crop, those of its whole slice.
         diameters_mm: of those lesions, (6V/pi)^(1/3); not a number where the spacing cannot be trusted.
-        centre: ``(z, y, x)``, the anchor of a patch on the stored grid; None for a slice.
     """
 
     case: str
@@ -70,7 +69,6 @@ class Record:
     tumour_voxels: int
     lesions: tuple[int, ...] = ()
     diameters_mm: tuple[float, ...] = ()
-    centre: tuple[int, int, int] | None = None
 
 
 @dataclass(slots=True)

@@ -102,6 +102,7 @@ def _measure(
         predictions.mkdir(exist_ok=True)
 
     def one(case: str) -> dict[str, Rows]:
+        run.experiment.geometry.check_spacing(f"case '{case}'", trusted=store.info(case).spacing_trusted)
         volume, reference = store.volume(case), store.reference(case)
         with run.autocast():
             result = evaluate_case(

@@ -20,6 +20,7 @@ from core.build import build
 from core.data.loader import Blueprint, TrainLoader
 from core.data.samples import Key
 from core.data.store import Store
+from core.errors import UserError
 from core.experiment import Experiment
 from core.train.assemble import split_parts
 from core.train.objective import Objective
@@ -37,6 +38,11 @@ class Stretch:
 
     def __init__(self, experiment: Experiment, store: Store, device: torch.device, steps: int | None) -> None:
         self.experiment, self.store, self.device = experiment, store, device
+        if experiment.dataset.name != "slices" or experiment.dataset.args.get("crop", "none") != "none":
+            raise UserError(
+                f"bench.py loader compares whole slices with files of slices; dataset '{experiment.dataset.name}' "
+                f"gives others: add 'dataset={{name: slices}}'"
+            )
         objective = Objective([(p.name, 1.0, build(p, classes=CLASSES)) for p in experiment.loss])
         self.blueprint = Blueprint(
             store=experiment.store,

@@ -29,7 +29,8 @@ def write_slices(folder: Path, store: Store, records: Sequence[Record], blueprin
     wanted: dict[str, set[int]] = {}
     targets: dict[str, set[int]] = {}
     for record in records:
-        near = blueprint.geometry.neighbours(record.z, store.info(record.case).shape[0])
+        info = store.info(record.case)
+        near = blueprint.geometry.neighbours(record.z, info.shape[0], info.spacing_mm[0])
         wanted.setdefault(record.case, set()).update(near)
         targets.setdefault(record.case, set()).add(record.z)
     for case, zs in wanted.items():
@@ -54,9 +55,9 @@ class NpySlices:
         return NpySlices, (self.folder, self.blueprint, self.records)
 
     @cached_property
-    def _depths(self) -> dict[str, int]:
-        store = Store(self.blueprint.store)
-        return {case: store.info(case).shape[0] for case in self.blueprint.cases}
+    def _depths(self) -> dict[str, tuple[int, float]]:
+        infos = map(Store(self.blueprint.store).info, self.blueprint.cases)
+        return {info.case: (info.shape[0], info.spacing_mm[0]) for info in infos}
 
     @cached_property
     def _transforms(self) -> list[Any]:
@@ -76,7 +77,7 @@ class NpySlices:
     def _sample(self, key: Key) -> Sample:
         epoch, position, index = key
         record, geometry = self.records[index], self.blueprint.geometry
-        near = geometry.neighbours(record.z, self._depths[record.case])
+        near = geometry.neighbours(record.z, *self._depths[record.case])
         image = geometry.image(np.stack([self._read(record.case, z, "image") for z in near]))
         label = geometry.label(self._read(record.case, record.z, "label")[None])[0]
         lesion = None

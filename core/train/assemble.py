@@ -271,3 +271,10 @@ def _fit_together(experiment: Experiment, network: Network, data: TrainLoader) -
             f"model '{experiment.model.name}' takes {taken}-D samples, and dataset '{experiment.dataset.name}' gives "
             f"{given}-D ones; " + ("use dataset: patches" if taken == 3 else "use dataset: slices, or a 3-D model")
         )
+    inferer = build(experiment.inferer, network=network, geometry=experiment.geometry)
+    runs = getattr(inferer, "dimensions", 2)
+    if runs != taken:
+        raise UserError(
+            f"model '{experiment.model.name}' takes {taken}-D samples, and inferer '{experiment.inferer.name}' runs "
+            f"{runs}-D ones; use inferer: {'sliding_window' if taken == 3 else 'slices'}"
+        )

@@ -52,14 +52,14 @@ def anchors(dataset, index, count=200):
 
 def test_each_lesion_has_a_record_and_each_region_so_many(store):
     dataset = Patches(store, ["v-0", "v-1"], GRID, patch=(4, 8, 8), liver=2, elsewhere=1)
-    rows = [(r.case, r.patient, r.z, r.tumour_voxels, r.lesions, r.centre) for r in dataset.records]
+    rows = [(r.case, r.patient, r.z, r.tumour_voxels, r.lesions) for r in dataset.records]
     assert rows == [
-        ("v-0", "p-0", 3, 2, (SMALL,), None),
-        ("v-0", "p-0", 6, 64, (LARGE,), None),
-        *[("v-0", "p-0", 5, 0, (), None)] * 2,  # the slice of the voxel in the middle
-        ("v-0", "p-0", 6, 0, (), None),
-        *[("v-1", "p-1", 6, 0, (), None)] * 2,
-        ("v-1", "p-1", 6, 0, (), None),
+        ("v-0", "p-0", 3, 2, (SMALL,)),
+        ("v-0", "p-0", 6, 64, (LARGE,)),
+        *[("v-0", "p-0", 5, 0, ())] * 2,  # the slice of the voxel in the middle
+        ("v-0", "p-0", 6, 0, ()),
+        *[("v-1", "p-1", 6, 0, ())] * 2,
+        ("v-1", "p-1", 6, 0, ()),
     ]
     liver = 30 * 20 * 8
     assert [r.liver_voxels for r in dataset.records] == [liver] * 4 + [0] + [liver] * 2 + [0]
