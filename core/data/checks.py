@@ -118,9 +118,8 @@ class LabelCheck:
                 self.strange.update(np.unique(slab[off])[:10].tolist())
                 return np.zeros(slab.shape, np.uint8)
             slab = whole
-        out = (slab < 0) | (slab > 2)
-        if out.any():
-            self.strange.update(np.unique(slab[out])[:10].tolist())
+        if slab.size and (slab.min() < 0 or slab.max() > 2):
+            self.strange.update(np.unique(slab[(slab < 0) | (slab > 2)])[:10].tolist())
         return slab.astype(np.uint8, copy=False)
 
     def complaint(self) -> str | None:

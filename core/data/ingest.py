@@ -158,8 +158,8 @@ def foreground_histogram(image: np.ndarray, label: np.ndarray | None) -> np.ndar
     """Int64 ``[4096]``: how many voxels of labels 1 and 2 have each HU from -1024 to 3071, those beyond clipped."""
     counts = np.zeros(HISTOGRAM_BINS, np.int64)
     for hu, plane in zip(image, label if label is not None else (), strict=label is not None):
-        found = hu[plane > 0]
-        if len(found):
+        if plane.any():
+            found = hu[plane > 0]
             bins = np.clip(found, HISTOGRAM_LOW, HISTOGRAM_LOW + HISTOGRAM_BINS - 1).astype(np.int64) - HISTOGRAM_LOW
             counts += np.bincount(bins, minlength=HISTOGRAM_BINS)
     return counts
