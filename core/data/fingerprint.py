@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from scipy.spatial import cKDTree
 
 if TYPE_CHECKING:
     from core.data.store import Store
@@ -103,6 +102,8 @@ def near_duplicates(prints: Mapping[str, np.ndarray]) -> list[Match]:
 
 def _same(points: np.ndarray, scan: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Positions of slices of two scans that are the same within the tolerance."""
+    from scipy.spatial import cKDTree  # each process that prepares would wait for it, and none of them needs it
+
     wide = points.astype(np.float32)
     wide -= wide.mean(0)
     # Along orthogonal directions distances only shrink, so a search along the widest few misses nothing.
