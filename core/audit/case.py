@@ -21,8 +21,9 @@ from core.contracts import Case
 from core.data.checks import geometry_note, intensity_note
 from core.data.fingerprint import fingerprint
 from core.data.ingest import content_hash
+from core.data.reading import read_reference, read_scan
 from core.data.tables import Lesions
-from core.data.volume import Native, Volume, VolumeError, read_image, read_label, same_grid
+from core.data.volume import Volume
 from core.errors import UserError
 from core.report.figures import WINDOW_HU
 
@@ -56,43 +57,25 @@ def examine(case: Case) -> Examined:
         cv2.setNumThreads(1)  # the other workers have the other cores
     seen = Examined(case)
     try:
-        if not case.image.exists():
-            beside = f"; its label is there: {case.label}" if case.label is not None and case.label.exists() else ""
-            raise VolumeError(f"{case.image}: the scan is missing{beside}")
-        scan = read_image(case.image, series=case.series)
+        scan = read_scan(case)
     except UserError as error:
         seen.findings.append(Finding("refused", str(error), (case.id,)))
         return seen
-    label, label_grid = None, None
+    label, notes = None, list(scan.notes)
     try:
-        label, label_grid, notes = _label(case, scan)
+        label, repairs = read_reference(case, scan)
+        notes += [f"repaired: {repair}" for repair in repairs]
     except UserError as error:
-        notes = []
         seen.findings.append(Finding("refused", str(error), (case.id,)))
-    seen.findings += [Finding("reader", note, (case.id,)) for note in (*scan.notes, *notes)]
+    notes += [] if label is None else label.notes
+    seen.findings += [Finding("reader", note, (case.id,)) for note in notes]
     if case.label is None:
         seen.findings.append(Finding("no_label", "the source names none", (case.id,)))
-    _measure(seen, scan, label)
-    if label is not None and label_grid is not None and case.label is not None:
+    _measure(seen, scan, None if label is None else label.array)
+    if label is not None and case.label is not None:
         kind = str(stored(case.label).get("dtype", ""))
-        seen.findings += check_label_header(scan.native, label_grid, kind, case.id)
+        seen.findings += check_label_header(scan.native, label.native, kind, case.id)
     return seen
-
-
-def _label(case: Case, scan: Volume) -> tuple[np.ndarray | None, Native | None, list[str]]:
-    """The label on the scan's grid, its own grid, and what was mended; refused as `prepare` refuses it."""
-    if case.label is None:
-        return None, None, []
-    if not case.label.exists():
-        raise VolumeError(f"{case.label}: the label is missing; its scan is there: {case.image}")
-    label = read_label(case.label, mapping=case.label_map, like=scan)
-    wrong = same_grid(scan, label)
-    if wrong is None:
-        return label.array, label.native, list(label.notes)
-    if "label_affine" in case.repairs and label.native.shape == scan.native.shape:
-        mended = read_label(case.label, affine=scan.native.affine, mapping=case.label_map, like=scan)
-        return mended.array, None, ["repaired: the label's affine, replaced by the scan's"]
-    raise VolumeError(f"{case.label}: {wrong} ({case.image})")
 
 
 def _measure(seen: Examined, scan: Volume, label: np.ndarray | None) -> None:

@@ -192,6 +192,8 @@ class _Outline:
 
     def strength(self, shift: _Shift) -> float:
         """Mean slope across the outline so shifted, HU a voxel; outside of the scan there is none."""
+        if not self.points.size:  # the mask fills the scan
+            return 0.0
         slopes, there = self._at(shift)
         return float((np.abs((slopes * self.normals).sum(axis=0)) * there).mean())
 

@@ -13,6 +13,7 @@ from scipy import ndimage
 from core.audit.fit import LEFT_SHARE, Fit
 from core.audit.rules import Finding
 from core.data.tables import Lesions, find_lesions
+from core.measure.components import number_components
 from core.values import LIVER, TUMOUR
 
 LIVER_ML = (400.0, 4000.0)
@@ -143,7 +144,7 @@ def _ends(label: np.ndarray, case: str) -> list[Finding]:
 def _pieces(liver: np.ndarray, case: str) -> list[Finding]:
     """Large pieces, islands and holes of the liver in its box."""
     found = []
-    ids = cc3d.connected_components(liver, connectivity=26)
+    ids, _ = number_components(liver)
     sizes = np.sort(_voxels(ids))[::-1]
     total = int(sizes.sum())
     large = sizes[sizes >= PIECE_SHARE * total]
@@ -154,7 +155,7 @@ def _pieces(liver: np.ndarray, case: str) -> list[Finding]:
     if tiny >= SPECKLES:
         found.append(Finding("speckles", f"{tiny} pieces of liver have at most {SPECKLE_VOXELS} voxels", (case,)))
     del ids
-    outside, count = cc3d.connected_components(np.pad(~liver, 1, constant_values=True), connectivity=6, return_N=True)
+    outside, count = number_components(np.pad(~liver, 1, constant_values=True), 6)
     if count > 1:
         holes = np.delete(_voxels(outside), int(outside[0, 0, 0]) - 1)
         if holes.sum() >= HOLE_SHARE * total:

@@ -102,6 +102,16 @@ class HuCheck:
         return None
 
 
+def whole_numbers(slab: np.ndarray) -> tuple[np.ndarray, set[float]]:
+    """A slab of labels, rounded if they are floats, and up to ten values in it that are no whole numbers."""
+    if slab.dtype.kind != "f":
+        return slab, set()
+    whole = np.rint(slab)
+    with np.errstate(invalid="ignore"):
+        off = ~(np.abs(slab - whole) < 1e-4)  # written so that NaN and infinity count as off
+    return whole, set(np.unique(slab[off])[:10].tolist())
+
+
 class LabelCheck:
     """Casts slabs to uint8 and remembers labels that are not 0, 1, 2."""
 
@@ -110,14 +120,10 @@ class LabelCheck:
 
     def add(self, slab: np.ndarray) -> np.ndarray:
         """The slab as uint8 labels."""
-        if slab.dtype.kind == "f":
-            whole = np.rint(slab)
-            with np.errstate(invalid="ignore"):
-                off = ~(np.abs(slab - whole) < 1e-4)  # written so that NaN and infinity count as off
-            if off.any():
-                self.strange.update(np.unique(slab[off])[:10].tolist())
-                return np.zeros(slab.shape, np.uint8)
-            slab = whole
+        slab, strange = whole_numbers(slab)
+        if strange:
+            self.strange |= strange
+            return np.zeros(slab.shape, np.uint8)
         if slab.size and (slab.min() < 0 or slab.max() > 2):
             self.strange.update(np.unique(slab[(slab < 0) | (slab > 2)])[:10].tolist())
         return slab.astype(np.uint8, copy=False)

@@ -22,8 +22,9 @@ from core.data.checks import geometry_note, intensity_note
 from core.data.chunks import Packer
 from core.data.fingerprint import fingerprint
 from core.data.grid import Grid, on_grid, plan_grid
+from core.data.reading import read_reference, read_scan
 from core.data.tables import LESION_DTYPE, Lesions, find_lesions, lesion_table, slice_tables
-from core.data.volume import Volume, VolumeError, read_image, read_label, same_grid
+from core.data.volume import Volume, VolumeError
 from core.settings import PrepareSettings
 
 
@@ -61,14 +62,13 @@ def ingest(job: Job) -> Done:
     case = job.case
     if multiprocessing.parent_process() is not None:
         cv2.setNumThreads(1)  # the other workers have the other cores
-    if not case.image.exists():
-        beside = f"; its label is there: {case.label}" if case.label is not None and case.label.exists() else ""
-        raise VolumeError(f"{case.image}: the scan is missing{beside}")
-    scan = read_image(case.image, series=case.series)
-    reference, repairs = _read_label(case, scan)
+    scan = read_scan(case)
+    labelled, repairs = read_reference(case, scan)
+    reference = None if labelled is None else labelled.array
     geometry = geometry_note(scan.native.affine, scan.native.header, scan.spacing_mm)
     intensity = intensity_note(scan.array)
     notes = [f"repaired: {r}" for r in repairs] + [n for n in (geometry, intensity, *scan.notes) if n]
+    notes += [] if labelled is None else labelled.notes
     if not case.spacing_trusted and geometry is None:
         notes.append("the source says that the spacing cannot be trusted")
     if reference is not None and not reference.any():
@@ -78,7 +78,7 @@ def ingest(job: Job) -> Done:
     prints = fingerprint(scan.array)
     volume = on_grid(scan, grid)
     scan_affine = scan.affine
-    del scan  # the scan's own voxels are no longer wanted where the stored ones are others
+    del scan, labelled  # the scan's own voxels are no longer wanted where the stored ones are others
     label = reference
     if reference is not None and not grid.identity:
         label = grid.label(reference)
@@ -163,21 +163,6 @@ def foreground_histogram(image: np.ndarray, label: np.ndarray | None) -> np.ndar
             bins = np.clip(found, HISTOGRAM_LOW, HISTOGRAM_LOW + HISTOGRAM_BINS - 1).astype(np.int64) - HISTOGRAM_LOW
             counts += np.bincount(bins, minlength=HISTOGRAM_BINS)
     return counts
-
-
-def _read_label(case: Case, volume: Volume) -> tuple[np.ndarray | None, list[str]]:
-    if case.label is None:
-        return None, []
-    if not case.label.exists():
-        raise VolumeError(f"{case.label}: the label is missing; its scan is there: {case.image}")
-    label = read_label(case.label, mapping=case.label_map, like=volume)
-    wrong = same_grid(volume, label)
-    if wrong is None:
-        return label.array, []
-    if "label_affine" in case.repairs and label.native.shape == volume.native.shape:
-        mended = read_label(case.label, affine=volume.native.affine, mapping=case.label_map, like=volume)
-        return mended.array, ["the label's affine, replaced by the scan's"]
-    raise VolumeError(f"{case.label}: {wrong} ({case.image})")
 
 
 def _write(

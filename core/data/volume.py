@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, axcodes2ornt, inv_ornt_aff, io_orientation, ornt_transform
 
-from core.data.checks import HuCheck, LabelCheck
+from core.data.checks import HuCheck, LabelCheck, whole_numbers
 from core.errors import UserError
 
 CANONICAL = ("L", "P", "S")
@@ -241,13 +241,8 @@ class _Mapped:
 
     def add(self, slab: np.ndarray) -> np.ndarray:
         """The slab as uint8 labels."""
-        if slab.dtype.kind == "f":
-            whole = np.rint(slab)
-            with np.errstate(invalid="ignore"):
-                off = ~(np.abs(slab - whole) < 1e-4)  # written so that NaN and infinity count as off
-            if off.any():
-                self.fractions.update(np.unique(slab[off])[:10].tolist())
-            slab = whole
+        slab, fractions = whole_numbers(slab)
+        self.fractions |= fractions
         out = np.zeros(slab.shape, np.uint8)
         for value, label in self.mapping:
             out[slab == value] = label

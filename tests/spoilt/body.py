@@ -33,10 +33,12 @@ def body(seed: int) -> tuple[np.ndarray, np.ndarray]:
     hu = np.full(SHAPE, -1000.0)
     hu[ball((18, 20, 6), (16, 15, 99))] = -90
     hu[ball((18, 20, 6), (14, 13, 99))] = 45
-    hu[ball((25, 20, 14), (6, 7, 5))] = -820
+    for middle in (11, 25):
+        hu[ball((middle, 20, 13), (7, 8, 4.5))] = -820
     hu[ball((18, 30, 6), (2.5, 2.5, 99))] = 520
-    liver = ball((11 + move[0], 19 + move[1], 6.5 + move[2]), (8 * grow, 8 * grow, 4 * grow))
-    tumour = ball((10 + move[0], 18 + move[1], 6.5 + move[2]), (2.6, 2.2, 1.4))
+    # Under the lung and towards the front, so that it is told from its mirror images as a real one is.
+    liver = ball((11 + move[0], 17 + move[1], 4.5 + move[2]), (8 * grow, 8 * grow, 4 * grow))
+    tumour = ball((10 + move[0], 16 + move[1], 4.5 + move[2]), (2.6, 2.2, 1.4))
     hu[liver], hu[tumour] = 112, 62
     hu += rng.normal(0, 12, SHAPE) * (hu > -950) + rng.normal(0, 4, SHAPE)
     return np.rint(hu).astype(np.int16), (liver.astype(np.uint8) + tumour).astype(np.uint8)

@@ -78,17 +78,27 @@ def mirrored_mask(pair: Pair) -> None:
     pair.save_label(pair.mask[::-1])
 
 
-@spoilt("a mask upside down", "", taken=True, audit="warning shifted_mask")
+@spoilt("a mask upside down", "", taken=True, audit="error mirrored_mask")
 def mask_upside_down(pair: Pair) -> None:
     pair.save_label(pair.mask[:, ::-1, ::-1])
 
 
-@spoilt("the mask of another patient", "", taken=True, audit="error mask_off_liver")
+@spoilt(
+    "the mask of another patient",
+    "",
+    taken=True,
+    audit="error mask_off_liver, warning cut_liver, warning liver_pieces",
+)
 def mask_of_another(pair: Pair) -> None:
-    pair.save_label(np.roll(body(99)[1], (9, 4), (0, 1)))
+    pair.save_label(np.roll(body(99)[1], (9, 4, 5), (0, 1, 2)))
 
 
-@spoilt("a mask two slices off, on the right grid", "", taken=True, audit="warning shifted_mask")
+@spoilt(
+    "a mask two slices off, on the right grid",
+    "",
+    taken=True,
+    audit="warning shifted_mask, warning cut_liver, warning liver_pieces",
+)
 def mask_moved(pair: Pair) -> None:
     pair.save_label(np.roll(pair.mask, -2, axis=2))
 

@@ -73,7 +73,7 @@ def test_a_broken_case_stops_no_other_and_two_of_one_name_are_refused(tmp_path, 
     def run_out(path, series):
         raise MemoryError("cannot allocate")
 
-    monkeypatch.setattr("core.audit.case.read_image", run_out)
+    monkeypatch.setattr("core.data.reading.read_image", run_out)
     result = audit([good, broken], "t", "s", workers=1)
     assert found(result, "refused")[0] == (("good",), f"{good.image}: MemoryError: cannot allocate")
     assert len(result.cases) == 2
