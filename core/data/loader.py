@@ -102,7 +102,12 @@ class TrainLoader:
         return order if self.overfit is None else order[: self.overfit * self.batch]
 
     def drawn(self, step: int) -> dict[str, float]:
-        """What the sampler drew of the epoch that global batch number `step` ends or is in, as figures for the log."""
+        """What the sampler drew of the epoch that global batch number `step` ends or is in, as figures for the log.
+
+        Nothing where the same batches come again and again.
+        """
+        if self.overfit is not None:
+            return {}
         epoch = (step - 1) // self.steps_per_epoch
         return statistics(self.records, self.order(epoch)[: (step - epoch * self.steps_per_epoch) * self.batch])
 

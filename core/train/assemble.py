@@ -264,8 +264,9 @@ def _one_shape(experiment: Experiment, store: Store, data: TrainLoader) -> None:
 
 
 def _fit_together(experiment: Experiment, network: Network, data: TrainLoader) -> None:
-    image, *_ = data.samples.layout()
-    given, taken = len(image[0]) - 1, getattr(network.model, "dimensions", 2)
+    # Untransformed: a transform of the user's would be called once more than training needs.
+    sample = data.samples.dataset.load(0, np.random.default_rng(0))
+    given, taken = sample.label.ndim, getattr(network.model, "dimensions", 2)
     if given != taken:
         raise UserError(
             f"model '{experiment.model.name}' takes {taken}-D samples, and dataset '{experiment.dataset.name}' gives "
