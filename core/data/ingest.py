@@ -193,7 +193,7 @@ def _write(
             if label is not None:
                 _fill(file, name, "u1", label.shape, compression, label)
         if labels["label"] is not None:
-            _fill(file, "lesion", "<u2", shape, compression, (lesions.plane(z, shape[1:]) for z in range(shape[0])))
+            _fill(file, "lesion", "<u2", shape, compression, lesions.planes(shape))
         for name, array in arrays.items():
             file[name] = array
     flush(path)

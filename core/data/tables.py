@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import cc3d
@@ -46,12 +46,14 @@ class Lesions:
         """Number of lesions."""
         return len(self.boxes)
 
-    def plane(self, z: int, shape_yx: Sequence[int]) -> np.ndarray:
-        """Lesion ids uint16 ``[Y, X]`` of one slice."""
-        out = np.zeros(tuple(shape_yx), np.uint16)
-        if self.count and self.box[0].start <= z < self.box[0].stop:
-            out[self.box[1:]] = self.ids[z - self.box[0].start]
-        return out
+    def planes(self, shape: Sequence[int]) -> Iterator[np.ndarray]:
+        """Lesion ids uint16 ``[Y, X]`` of all slices, one after the other in the same memory."""
+        out = np.zeros(tuple(shape[1:]), np.uint16)
+        depth = self.box[0]
+        for z in range(shape[0]):
+            if self.count and depth.start <= z <= depth.stop:
+                out[self.box[1:]] = self.ids[z - depth.start] if z < depth.stop else 0
+            yield out
 
 
 def find_lesions(label: np.ndarray) -> Lesions:

@@ -125,7 +125,7 @@ def _contents(file: h5py.File, info: CaseInfo) -> list[str]:
     if label is not None:
         wanted["lesions"] = lesion_table(image, label, lesions, info.spacing_mm, info.spacing_trusted)
         ids = arrays["lesion"]
-        planes = (lesions.plane(z, image.shape[1:]) for z in range(len(image)))
+        planes = lesions.planes(image.shape)
         if ids is None or any(not np.array_equal(a, b) for a, b in zip(ids, planes, strict=True)):
             problems.append("lesion: not the components of the label")
         native = arrays["native_label"]
