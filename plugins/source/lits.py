@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from typing import Literal
 
 from core.contracts import Case
 from core.data.overlaps import lits_patient
@@ -31,15 +32,22 @@ class Lits:
     Args:
         root: the folder.
         exclude: case ids to leave out, e.g. ``[volume-53]``.
+        intensity: "windowed" if the scans were windowed or rescaled before; figures in HU are then left blank.
 
     Raises ValueError if the folder is missing or holds no such file.
 
     Example: {name: lits, root: data/raw/lits}
     """
 
-    def __init__(self, *, root: Path = Path("data/raw/lits"), exclude: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        root: Path = Path("data/raw/lits"),
+        exclude: list[str] | None = None,
+        intensity: Literal["hu", "windowed"] = "hu",
+    ) -> None:
         self._root = Path(root).expanduser()
-        self._exclude = exclude or []
+        self._exclude, self._hu = exclude or [], intensity == "hu"
 
     def cases(self) -> list[Case]:
         """All scans, by number; those of the challenge's test set last."""
@@ -87,6 +95,7 @@ class Lits:
                 image=scans[i],
                 label=labels[i] if labels else None,
                 origin="LiTS",
+                hu_trusted=self._hu,
                 part="test" if test else "train",
                 repairs=() if test else _REPAIRS.get(number, ()),
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from core.contracts import Case
 from core.data.layouts import bare, label_map, leave_out, read_description
@@ -31,6 +31,7 @@ class Msd:
             background. Null reads the labels' names.
         origin: the data set's name; null is ``MSD TaskNN``, found from the folder's or the data set's name.
         exclude: case ids to leave out, e.g. ``[liver_53]``.
+        intensity: "windowed" if the scans were windowed or rescaled before; figures in HU are then left blank.
 
     Raises ValueError if the folder or its dataset.json is missing or wrong.
 
@@ -44,9 +45,11 @@ class Msd:
         label_map: dict[int, int] | None = None,
         origin: str | None = None,
         exclude: list[str] | None = None,
+        intensity: Literal["hu", "windowed"] = "hu",
     ) -> None:
         self._root = Path(root).expanduser()
         self._label_map, self._origin, self._exclude = label_map, origin, exclude
+        self._hu = intensity == "hu"
 
     def cases(self) -> list[Case]:
         """The training pairs, then the test scans, in the order of dataset.json."""
@@ -70,6 +73,7 @@ class Msd:
                     image=self._file(image),
                     label=self._file(label) if label else None,
                     origin=origin,
+                    hu_trusted=self._hu,
                     label_map=mapping if label else (),
                     part=part,
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from core.contracts import Case
 from core.data.layouts import compiled, label_map, leave_out, patient, read_description
@@ -33,6 +33,7 @@ class NnunetRaw:
         patient_regex: finds the patient in a case's name: its first group, or all that it matches; null takes each
             case for a patient of its own.
         exclude: case ids to leave out.
+        intensity: "windowed" if the scans were windowed or rescaled before; figures in HU are then left blank.
 
     Raises ValueError if the folder or its dataset.json is missing or wrong, or there are several channels.
 
@@ -47,9 +48,11 @@ class NnunetRaw:
         origin: str | None = None,
         patient_regex: str | None = None,
         exclude: list[str] | None = None,
+        intensity: Literal["hu", "windowed"] = "hu",
     ) -> None:
         self._root = Path(root).expanduser()
         self._label_map, self._origin, self._exclude = label_map, origin, exclude
+        self._hu = intensity == "hu"
         self._pattern = compiled(patient_regex)
 
     def cases(self) -> list[Case]:
@@ -76,6 +79,7 @@ class NnunetRaw:
                     image=image,
                     label=label,
                     origin=origin,
+                    hu_trusted=self._hu,
                     label_map=mapping if label is not None else (),
                     part=part,
                 )

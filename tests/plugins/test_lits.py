@@ -123,3 +123,9 @@ def test_real_scans_are_stored_with_what_is_wrong_about_them(tmp_path):
         label = np.asanyarray(nib.load(root / f"segmentation-{case[-1]}.nii.gz").dataobj)
         assert (info.liver_voxels, info.tumour_voxels) == ((label > 0).sum(), (label == 2).sum())
         assert (store.lesions(case)["contrast_hu"] < 0).mean() > 0.5  # metastases darker than the liver
+
+
+def test_scans_that_were_windowed_before_can_be_declared(tmp_path):
+    touch(tmp_path, "volume-4.nii", "segmentation-4.nii")
+    assert {c.hu_trusted for c in Lits(root=tmp_path).cases()} == {True}
+    assert {c.hu_trusted for c in Lits(root=tmp_path, intensity="windowed").cases()} == {False}

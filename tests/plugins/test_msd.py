@@ -166,3 +166,9 @@ def test_files_that_are_missing_become_bad_cases_and_excluded_ones_are_left_out(
     assert [c.id for c in Msd(root=root, exclude=["liver_1", "liver_7"]).cases()] == ["liver_0", "liver_131"]
     with pytest.raises(ValueError, match=r"^exclude: no case 'liver_53' below .*, did you mean 'liver_131'\?$"):
         Msd(root=root, exclude=["liver_53"]).cases()
+
+
+def test_scans_that_were_windowed_before_can_be_declared(tmp_path):
+    write(tmp_path)
+    assert {c.hu_trusted for c in Msd(root=tmp_path).cases()} == {True}
+    assert {c.hu_trusted for c in Msd(root=tmp_path, intensity="windowed").cases()} == {False}

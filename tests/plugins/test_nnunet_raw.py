@@ -165,3 +165,9 @@ def test_cases_that_lie_elsewhere_are_read_where_dataset_json_says(tmp_path):
     assert str(error.value) == (
         f"{root}/dataset.json: dataset.x: want {{images: [one path], label: path}}, got {{'images': [], 'label': 'a'}}"
     )
+
+
+def test_scans_that_were_windowed_before_can_be_declared(tmp_path):
+    write(tmp_path)
+    assert {c.hu_trusted for c in NnunetRaw(root=tmp_path).cases()} == {True}
+    assert {c.hu_trusted for c in NnunetRaw(root=tmp_path, intensity="windowed").cases()} == {False}
