@@ -214,7 +214,11 @@ class Inferer(Protocol):
 
 @runtime_checkable
 class Metric(Protocol):
-    """Measures cases. Runtime: none. `validate: false` keeps it out of training's validations."""
+    """Measures cases. Runtime: none. `validate: false` keeps it out of training's validations.
+
+    It may say ``probabilities = True`` of itself: an evaluation of a run then gives the pair probabilities. It must do
+    without them all the same: validations and other people's label files have none.
+    """
 
     def measure(self, pair: CasePair) -> dict[str, Rows]:
         """Rows per table (``cases``: keyed by case and structure) of one case."""

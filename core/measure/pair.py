@@ -39,6 +39,7 @@ class CasePair:
         pred: predicted labels ``[Z, Y, X]``.
         reference: reference labels ``[Z, Y, X]``.
         spacing_mm: z, y, x.
+        patient: whose scan it is; the case's id where that is not known.
         spacing_trusted: False leaves figures in mm and ml empty.
         image: int16 HU ``[Z, Y, X]``, where there is one.
         probabilities: ``[K, Z, Y, X]``, where there are any.
@@ -54,6 +55,7 @@ class CasePair:
         reference: np.ndarray,
         spacing_mm: Sequence[float],
         *,
+        patient: str = "",
         spacing_trusted: bool = True,
         image: np.ndarray | None = None,
         probabilities: np.ndarray | None = None,
@@ -66,6 +68,7 @@ class CasePair:
         if len(spacing_mm) != 3 or not all(np.isfinite(s) and s > 0 for s in spacing_mm):
             raise UserError(f"case '{case}': spacing must be three positive numbers in mm, got {tuple(spacing_mm)}")
         self.case = case
+        self.patient = patient or case
         self.pred = pred
         self.reference = reference
         self.spacing_mm = (float(spacing_mm[0]), float(spacing_mm[1]), float(spacing_mm[2]))
