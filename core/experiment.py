@@ -42,10 +42,15 @@ class Experiment:
     schedule: Annotated[Plan, "schedule"] = _default({"name": "cosine"})
     inferer: Annotated[Plan, "inferer"] = _default({"name": "slices"})
     postprocess: list[Annotated[Plan, "postprocess"]] = _default([])
-    metric: list[Annotated[Plan, "metric"]] = _default([{"name": "dice"}, {"name": "iou"}])
+    metric: list[Annotated[Plan, "metric"]] = _default(
+        [{"name": n} for n in ("dice", "iou", "lesions")]
+        # What training's validations can do without.
+        + [{"name": n, "validate": False} for n in ("volume", "surface", "calibration", "lits", "error_analysis")]
+    )
     hook: list[Annotated[Plan, "hook"]] = _default([{"name": n} for n in ("jsonl", "tensorboard", "progress")])
     train: TrainSettings = _default({})
     prepare: PrepareSettings = _default({})
+    compare: list[str] = _default(["tumour/dice", "lesions/iou_0.1/f1", "lesions/iou_0.1/small_recall", "liver/dice"])
     plugins: list[str] = _default([])
     run: Path = _default("runs/unnamed")
     file: str = field(default="", metadata={"hidden": True})

@@ -140,6 +140,7 @@ class TrainSettings:
 RESUMABLE = (
     "run",
     "hook",
+    "compare",
     "prepare.workers",
     "prepare.compression",
     "source",  # a moved store is checked against the hashes of the split

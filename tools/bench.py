@@ -4,7 +4,7 @@ bench.py loader      the training loader against .npy files and against copies i
 bench.py train       the full training loop against the bare loop on one resident batch; hooks, checkpoints, validation
 bench.py prepare     preparing against the plain way: time, size, memory
 bench.py predict     whole scans, file to file, against the bare network
-bench.py evaluate    whole evaluations against the bare network
+bench.py evaluate    whole evaluations against the bare network; with --against, the metrics against other systems
 
 bench.py train experiments/quickstart.yaml dataset.size=256 train.batch=8 --blocks 8 --steps 6 --json train.json
 
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import registry
+from core.bench.measures_ways import WAYS as MEASURES
 from core.bench.others import WAYS as OTHERS
 from core.bench.variants import VARIANTS
 from core.experiment import load, run_tool
@@ -111,12 +112,29 @@ def _predict(args: argparse.Namespace, device: torch.device) -> Report:
 
 
 def _evaluate(args: argparse.Namespace, device: torch.device) -> Report:
+    if args.against:
+        return _measures(args)
     from core.bench.evaluate import bench_evaluate
     from core.bench.stage import prepared
     from core.bench.volumes import load_subject
 
     subject = load_subject(args.experiment, args.overrides, device)
     return bench_evaluate(subject, prepared(subject.experiment), cases=args.cases, blocks=args.blocks)
+
+
+def _measures(args: argparse.Namespace) -> Report:
+    from core.bench.measures import bench_measures
+    from core.build import build
+
+    return bench_measures(
+        {plan.name: build(plan) for plan in load(args.experiment, args.overrides).metric},
+        against=args.against,
+        pairs=args.cases,
+        slices=args.slices,
+        blocks=args.blocks,
+        large=args.large,
+        side=args.side,
+    )
 
 
 def _parse() -> argparse.Namespace:
@@ -161,6 +179,23 @@ def _parse() -> argparse.Namespace:
     ):
         one = _bench(benches, name, function, f"{about}; a run directory measures its best checkpoint", blocks=5)
         one.add_argument("--cases", type=_count, default=2, help="how many scans (default: 2)")
+    one.add_argument(
+        "--against",
+        type=lambda text: _of(MEASURES, text),
+        default=[],
+        help=f"the metrics alone, on label volumes made on the fly, against other systems, of {','.join(MEASURES)}, where "
+        f"they are installed",
+    )
+    one.add_argument("--slices", type=_count, default=110, help="with --against: of each pair (default: 110)")
+    one.add_argument("--side", type=_count, default=512, help="with --against: rows and columns (default: 512)")
+    one.add_argument(
+        "--large",
+        type=_count,
+        nargs="?",
+        const=600,
+        metavar="SLICES",
+        help="with --against: also one pair of so many slices (600) with 60 lesions",
+    )
     args, rest = parser.parse_known_args()
     # argparse takes the words before the first option alone.
     if any(word.startswith("-") for word in rest):

@@ -39,9 +39,10 @@ def main() -> int:
     todo = [(scan, target) for scan, target in jobs if scan not in done]
     if not todo:
         return 0
-    run = load_run(args.run, args.checkpoint, args.device, overrides)
-    if run.note:
-        print(f"note: {run.note}")
+    run = load_run(args.run, args.checkpoint, args.device, overrides, tuned=not args.untuned)
+    for text in (run.note, run.tuned.text if run.tuned is not None else ""):
+        if text:
+            print(f"note: {text}")
     args.out.mkdir(parents=True, exist_ok=True)
 
     def one(job: tuple[Path, Path]) -> None:
@@ -75,6 +76,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("-o", "--out", type=Path, required=True, help="folder for the label maps, <stem>.nii.gz each")
     parser.add_argument("--checkpoint", default="best", help="best, last, or a file (default: best)")
     parser.add_argument("--device", help="e.g. cpu, cuda:1 (default: a GPU where there is one)")
+    parser.add_argument("--untuned", action="store_true", help="leave aside the post-processing that tune.py chose")
     parser.add_argument("--overwrite", action="store_true", help="predict again what is in the folder already")
     return parser.parse_intermixed_args()
 

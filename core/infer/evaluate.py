@@ -22,8 +22,11 @@ KEYS: dict[str, tuple[str, ...]] = {
     "cases": ("case", "structure"),
     "slices": ("case", "z", "structure"),
     "lesions": ("case", "side", "lesion"),
+    "candidates": ("case", "candidate"),
 }
 """What makes a row of a table one row, whichever metric gives its columns. Rows of other tables are not merged."""
+WITH_PATIENT = ("cases", "lesions", "candidates")
+"""Tables whose rows say the patient: intervals are taken over patients."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +91,26 @@ def evaluate_case(
         prediction.labels,
         reference,
         volume.spacing_mm if grid is None else grid.scan_spacing_mm,
+        patient="" if info is None else info.patient,
         spacing_trusted=info is None or info.spacing_trusted,
         image=image,
         probabilities=prediction.probabilities,
     )
+    return Result(case, prediction.labels, image, measure(metrics, pair), prediction.probabilities)
+
+
+def measure(metrics: Sequence[Metric], pair: CasePair) -> dict[str, Rows]:
+    """The joined tables of all metrics of one case; rows of `WITH_PATIENT` say whose scan it is."""
     tables = merge_tables(metric.measure(pair) for metric in metrics)
-    return Result(case, prediction.labels, image, tables, prediction.probabilities)
+    for name in WITH_PATIENT:
+        for row in tables.get(name, []):
+            row["patient"] = pair.patient
+    return tables
+
+
+def want_probabilities(metrics: Sequence[Metric]) -> bool:
+    """Whether any metric says ``probabilities = True``."""
+    return any(getattr(metric, "probabilities", False) for metric in metrics)
 
 
 def infer(

@@ -23,6 +23,8 @@ from core.infer.evaluate import infer
 from core.infer.network import Network
 from core.train import checkpoint as checkpoints
 from core.train.precision import autocast
+from core.tune import record
+from core.tune.record import Tuned
 from core.values import CLASSES
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ class Run:
 
     Attributes:
         folder: the run directory.
-        experiment: its configuration, overrides applied.
+        experiment: its configuration, overrides and tuned post-processing applied.
         network: HU -> logits, on `device`, in evaluation mode; the averaged (EMA) weights where the run keeps them.
         inferer: component of kind ``inferer``.
         postprocess: components of kind ``postprocess``.
@@ -51,6 +53,8 @@ class Run:
         step: global batches that it was trained for.
         averaged: whether the weights are the averaged ones.
         note: what the user should know of the choice of the checkpoint, or an empty string.
+        tuned: where the post-processing comes from if tools/tune.py chose it; its `cases` are the validation cases that
+            it was chosen on, and `text` says so in a line.
     """
 
     folder: Path
@@ -63,6 +67,7 @@ class Run:
     step: int
     averaged: bool
     note: str
+    tuned: Tuned | None = None
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision of training, for inference."""
@@ -90,6 +95,8 @@ def load_run(
     checkpoint: str | Path = "best",
     device: torch.device | str | None = None,
     overrides: Sequence[str] = (),
+    *,
+    tuned: bool = True,
 ) -> Run:
     """Load a run directory: ``load_run("runs/x").predict(volume)``.
 
@@ -101,9 +108,12 @@ def load_run(
             last.
         device: None takes a GPU where there is one.
         overrides: dotted paths, as on the command line.
+        tuned: take the post-processing that tools/tune.py chose, where the run has one (``tuned.yaml``) and `overrides`
+            give no other.
 
     Raises:
-        UserError: if the run or the checkpoint does not exist, or the checkpoint does not fit the model.
+        UserError: if the run or the checkpoint does not exist, the checkpoint does not fit the model, or the
+            post-processing was chosen with another checkpoint.
     """
     folder = Path(path)
     if not folder.is_dir():
@@ -115,8 +125,15 @@ def load_run(
         raise UserError(f"device {where}: there is no CUDA device here; leave --device out, or use --device cpu")
     if experiment.prepare.crop == "liver":
         note = "; ".join(filter(None, [note, CROPPED]))
-    network = build_network(experiment)
     state = checkpoints.load(file)
+    choice = record.read(folder) if tuned else None
+    if choice is not None and record.overridden(overrides):
+        note = "; ".join(filter(None, [note, f"postprocess is given, so {folder / record.FILE} is not used"]))
+        choice = None
+    if choice is not None:
+        _same_checkpoint(choice, folder, file, int(state["step"]), checkpoint)
+        experiment = dataclasses.replace(experiment, postprocess=list(choice.postprocess))
+    network = build_network(experiment)
     _fill(network, state, file, experiment)
     network.to(where).eval()
     if experiment.train.channels_last:
@@ -132,6 +149,7 @@ def load_run(
         step=int(state["step"]),
         averaged=state.get("ema") is not None,
         note=note,
+        tuned=choice,
     )
 
 
@@ -217,6 +235,17 @@ def _fill(network: Network, state: dict[str, Any], file: Path, experiment: Exper
     except checkpoints.CheckpointError as error:
         args = ", ".join(f"{key}={value}" for key, value in experiment.model.args.items() if key != "weights")
         raise UserError(f"{error}\n  the experiment's model: {experiment.model.name} ({args})") from error
+
+
+def _same_checkpoint(choice: Tuned, folder: Path, file: Path, step: int, asked: str | Path) -> None:
+    if digest(file) != choice.checkpoint_hash:
+        which = "" if str(asked) == "best" else f" --checkpoint {asked}"
+        raise UserError(
+            f"{folder / record.FILE}: this post-processing was chosen with checkpoint {choice.checkpoint} of step "
+            f"{choice.step}, and {file.name} of step {step} is another\n"
+            f"  choose again:   python tools/tune.py {folder}{which} --overwrite\n"
+            f"  leave it aside: --untuned (in Python: tuned=False), or delete the file"
+        )
 
 
 def _known_runs(folder: Path) -> str:

@@ -3,41 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from core.contracts import Rows
 from core.measure.pair import CLASSES, STRUCTURES, CasePair, Counts
+from core.measure.statistics import describe, ratio_interval
 
 Empty = Literal["lits", "nan", "worst"]
 """What an empty mask scores: ``lits`` and ``worst``: both empty 1, one empty 0; ``nan``: both empty is no number."""
 
-Ratio = Callable[[Counts], "float | None"]
+Figure = Literal["dice", "iou", "voe", "rvd", "precision", "recall"]
+
+_PARTS: dict[Figure, Callable[[Counts], tuple[int, int]]] = {
+    "dice": lambda n: (2 * n.both, n.pred + n.ref),
+    "iou": lambda n: (n.both, n.pred + n.ref - n.both),
+    "voe": lambda n: (n.pred + n.ref - 2 * n.both, n.pred + n.ref - n.both),
+    "rvd": lambda n: (n.pred - n.ref, n.ref),
+    "precision": lambda n: (n.both, n.pred),
+    "recall": lambda n: (n.both, n.ref),
+}
+"""Numerator and denominator."""
+_BOTH_EMPTY: dict[Figure, float] = {"dice": 1.0, "iou": 1.0, "voe": 0.0}
+"""What two empty masks score under ``lits`` and ``worst``; the other figures are no numbers then."""
+
+
+def figure(name: Figure, counts: Counts, empty: Empty = "lits") -> float | None:
+    """One figure of overlap, None where it is not a number.
+
+    Dice 2I / (P + R), IoU I / (P + R - I), VOE 1 - IoU, RVD (P - R) / R, precision I / P, recall I / R; P, R voxels of
+    prediction and reference, I of both.
+    """
+    numerator, denominator = _PARTS[name](counts)
+    if denominator:
+        return numerator / denominator
+    return None if empty == "nan" else _BOTH_EMPTY.get(name)
 
 
 def dice(counts: Counts, empty: Empty = "lits") -> float | None:
     """2I / (P + R); None is not a number."""
-    if counts.pred + counts.ref == 0:
-        return None if empty == "nan" else 1.0
-    return 2 * counts.both / (counts.pred + counts.ref)
+    return figure("dice", counts, empty)
 
 
 def iou(counts: Counts, empty: Empty = "lits") -> float | None:
     """I / (P + R - I); None is not a number."""
-    if counts.pred + counts.ref == 0:
-        return None if empty == "nan" else 1.0
-    return counts.both / (counts.pred + counts.ref - counts.both)
+    return figure("iou", counts, empty)
 
 
-def measure(pair: CasePair, column: str, ratio: Ratio) -> dict[str, Rows]:
-    """The rows of one overlap metric: ``cases``, one a structure, and ``slices``, one a slice that has it.
+def check_empty(empty: Empty) -> Empty:
+    """The policy itself.
+
+    Raises:
+        ValueError: if there is no such policy.
+    """
+    if empty not in get_args(Empty):
+        raise ValueError(f"unknown policy for empty masks '{empty}', known: {', '.join(get_args(Empty))}")
+    return empty
+
+
+def measure(pair: CasePair, names: Sequence[Figure], empty: Empty = "lits") -> dict[str, Rows]:
+    """The rows of overlap figures: ``cases``, one a structure; ``slices``, one a slice that has it, for Dice and IoU.
 
     Background has a row in ``cases`` so that macro figures can be recomputed from the file. The voxel counts are in the
     rows because pooled (global) figures and their bootstrap need them.
     """
     cases: Rows = []
-    slices: Rows = []
     for structure in CLASSES:
         counts = pair.counts(structure)
         ml = pair.voxel_ml if structure != "background" else None
@@ -45,7 +76,7 @@ def measure(pair: CasePair, column: str, ratio: Ratio) -> dict[str, Rows]:
             {
                 "case": pair.case,
                 "structure": structure,
-                column: ratio(counts),
+                **{name: figure(name, counts, empty) for name in names},
                 "volume_ml_pred": None if ml is None else counts.pred * ml,
                 "volume_ml_ref": None if ml is None else counts.ref * ml,
                 "voxels_pred": counts.pred,
@@ -53,49 +84,53 @@ def measure(pair: CasePair, column: str, ratio: Ratio) -> dict[str, Rows]:
                 "voxels_both": counts.both,
             }
         )
-    for structure in STRUCTURES:
-        per_slice = pair.slice_counts(structure)
-        for z in np.flatnonzero(per_slice[:, :2].any(axis=1)):
-            in_slice = Counts(*(int(n) for n in per_slice[z]))
-            slices.append({"case": pair.case, "z": int(z), "structure": structure, column: ratio(in_slice)})
-    return {"cases": cases, "slices": slices}
+    tables = {"cases": cases}
+    sliced: list[Figure] = [name for name in names if name in ("dice", "iou")]
+    if sliced:
+        tables["slices"] = _slices(pair, sliced, empty)
+    return tables
 
 
-def summarise(tables: Mapping[str, Rows], column: str, ratio: Ratio, empty: Empty) -> dict[str, Any]:
+def summarise(tables: Mapping[str, Rows], names: Sequence[Figure], empty: Empty) -> dict[str, Any]:
     """Figures over the data set from the rows of `measure`, nested as in ``summary.json``."""
-    rows = [row for row in tables.get("cases", []) if column in row]
-    by_structure = {s: [row for row in rows if row["structure"] == s] for s in CLASSES}
-    bearing = {row["case"] for row in by_structure["tumour"] if row["voxels_ref"] > 0}
+    rows = [row for row in tables.get("cases", []) if row.get("voxels_ref") is not None]
+    of = {structure: [row for row in rows if row["structure"] == structure] for structure in CLASSES}
+    bearing = [row for row in of["tumour"] if row["voxels_ref"] > 0]
     out: dict[str, Any] = {}
     for structure in STRUCTURES:
-        own = by_structure[structure]
-        figures = describe(values(own, column))
-        figures["global"] = _pooled(own, ratio)
-        if structure == "tumour":
-            with_tumour = describe(values([row for row in own if row["case"] in bearing], column))
-            figures["mean_tumour_bearing"] = with_tumour["mean"]
-            figures["median_tumour_bearing"] = with_tumour["median"]
-            figures["n_tumour_bearing"] = with_tumour["n"]
-        figures["empty"] = empty
-        figures["both_empty"] = sum(row["voxels_pred"] == row["voxels_ref"] == 0 for row in own)
-        figures["one_empty"] = sum((row["voxels_pred"] == 0) != (row["voxels_ref"] == 0) for row in own)
-        out[structure] = {column: figures}
-    foreground = [by_structure["parenchyma"], by_structure["tumour"]]
-    out[f"{column}_macro"] = describe(_macro([by_structure["background"], *foreground], column))
-    out[f"{column}_macro_foreground"] = describe(_macro(foreground, column))
-    out["tumour_free"] = tumour_free(by_structure["tumour"])
+        own = of[structure]
+        out[structure] = {}
+        for name in names:
+            figures = describe(values(own, name), patients(own))
+            figures["global"], figures["global_ci95"] = _pooled(own, name)
+            if structure == "tumour":
+                with_tumour = describe(values(bearing, name), patients(bearing))
+                for key in ("mean", "median", "n"):
+                    figures[f"{key}_tumour_bearing"] = with_tumour[key]
+                figures["mean_tumour_bearing_ci95"] = with_tumour["ci95"]
+            figures["empty"] = empty
+            figures["both_empty"] = sum(row["voxels_pred"] == row["voxels_ref"] == 0 for row in own)
+            figures["one_empty"] = sum((row["voxels_pred"] == 0) != (row["voxels_ref"] == 0) for row in own)
+            out[structure][name] = figures
+    foreground = [of["parenchyma"], of["tumour"]]
+    for name in names:
+        if name in ("dice", "iou"):
+            out[f"{name}_macro"] = _macro([of["background"], *foreground], name)
+            out[f"{name}_macro_foreground"] = _macro(foreground, name)
+    out["tumour_free"] = tumour_free(of["tumour"])
     return out
 
 
 def tumour_free(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Cases without a tumour in the reference, from the tumour's rows: specificity and false-positive volume."""
     free = [row for row in rows if row["voxels_ref"] == 0]
-    flagged = sum(row["voxels_pred"] > 0 for row in free)
+    clean = np.array([row["voxels_pred"] == 0 for row in free], np.float64)
     return {
         "n": len(free),
-        "false_positive_cases": flagged,
-        "specificity": 1 - flagged / len(free) if free else None,
-        "false_positive_volume_ml": describe(values(free, "volume_ml_pred")),
+        "false_positive_cases": int((clean == 0).sum()),
+        "specificity": float(clean.mean()) if free else None,
+        "specificity_ci95": ratio_interval(clean, np.ones(len(free)), patients(free)).ci95,
+        "false_positive_volume_ml": describe(values(free, "volume_ml_pred"), patients(free)),
     }
 
 
@@ -104,27 +139,39 @@ def values(rows: Sequence[Mapping[str, Any]], column: str) -> np.ndarray:
     return np.array([np.nan if row.get(column) is None else float(row[column]) for row in rows], np.float64)
 
 
-def describe(numbers: np.ndarray) -> dict[str, Any]:
-    """Mean, median, quartiles, least and greatest of what is a number; `n` of these, and how many were left out."""
-    kept = numbers[np.isfinite(numbers)]
-    out: dict[str, Any] = dict.fromkeys(("mean", "median", "q25", "q75", "min", "max"))
-    if len(kept):
-        q25, median, q75 = (float(q) for q in np.quantile(kept, (0.25, 0.5, 0.75)))
-        out.update(mean=float(kept.mean()), median=median, q25=q25, q75=q75)
-        out.update(min=float(kept.min()), max=float(kept.max()))
-    return {**out, "n": len(kept), "left_out": len(numbers) - len(kept)}
+def patients(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Whose each row is; the case's id where that is not known."""
+    return [str(row.get("patient") or row["case"]) for row in rows]
 
 
-def _pooled(rows: Sequence[Mapping[str, Any]], ratio: Ratio) -> float | None:
-    pred, ref, both = (sum(row[f"voxels_{side}"] for row in rows) for side in ("pred", "ref", "both"))
+def _slices(pair: CasePair, names: Sequence[Figure], empty: Empty) -> Rows:
+    rows: Rows = []
+    for structure in STRUCTURES:
+        per_slice = pair.slice_counts(structure)
+        for z in np.flatnonzero(per_slice[:, :2].any(axis=1)).tolist():
+            counts = Counts(*per_slice[z].tolist())
+            scores: dict[str, Any] = {name: figure(name, counts, empty) for name in names}
+            rows.append({"case": pair.case, "z": z, "structure": structure, **scores})
+    return rows
+
+
+def _pooled(rows: Sequence[Mapping[str, Any]], name: Figure) -> tuple[float | None, list[float] | None]:
+    """The figure of all cases' voxels together, and its interval."""
+    counts = [Counts(row["voxels_pred"], row["voxels_ref"], row["voxels_both"]) for row in rows]
+    parts = np.array([_PARTS[name](n) for n in counts], np.float64).reshape(-1, 2)
+    numerator, denominator = parts.sum(axis=0).tolist()
     # No voxel in the whole data set: a policy for empty masks does not make that a score.
-    return ratio(Counts(pred, ref, both)) if pred + ref else None
+    value = numerator / denominator if denominator else None
+    return value, ratio_interval(parts[:, 0], parts[:, 1], patients(rows)).ci95
 
 
-def _macro(structures: Sequence[Sequence[Mapping[str, Any]]], column: str) -> np.ndarray:
+def _macro(structures: Sequence[Sequence[Mapping[str, Any]]], column: str) -> dict[str, Any]:
     """Classes within a case first (those that are numbers), then one value a case."""
     by_case: dict[str, list[float]] = {}
+    whose: dict[str, str] = {}
     for rows in structures:
-        for row, value in zip(rows, values(rows, column), strict=True):
+        for row, patient, value in zip(rows, patients(rows), values(rows, column), strict=True):
             by_case.setdefault(row["case"], []).extend([float(value)] if np.isfinite(value) else [])
-    return np.array([np.mean(numbers) if numbers else np.nan for numbers in by_case.values()], np.float64)
+            whose[row["case"]] = patient
+    means = np.array([np.mean(numbers) if numbers else np.nan for numbers in by_case.values()], np.float64)
+    return describe(means, [whose[case] for case in by_case])

@@ -9,11 +9,13 @@ from typing import Any, Literal, TypeVar, get_args
 import numpy as np
 
 from core.errors import UserError
-from core.measure.components import Box, bounding_box
+from core.measure.components import Box, Connectivity, bounding_box
+from core.measure.lesions import Lesions, find_lesions
 from core.values import LIVER, TUMOUR
 
 Structure = Literal["liver", "parenchyma", "tumour"]
 Class = Literal["liver", "parenchyma", "tumour", "background"]
+Side = Literal["pred", "ref"]
 STRUCTURES: tuple[Structure, ...] = get_args(Structure)
 """``liver`` is labels 1 and 2 together, ``parenchyma`` label 1 alone, ``tumour`` label 2."""
 CLASSES: tuple[Class, ...] = get_args(Class)
@@ -116,6 +118,16 @@ class CasePair:
             either = liver.pred + liver.ref - liver.both
             return Counts(voxels - liver.pred, voxels - liver.ref, voxels - either)
         return Counts(*(int(n) for n in self.slice_counts(name).sum(axis=0)))
+
+    def lesions(self, side: Side, connectivity: Connectivity = 26) -> Lesions:
+        """The connected components of one side's tumour; at 26 neighbours the reference's ids are the store's."""
+        return self.cached(("lesions", side, connectivity), lambda: self._find_lesions(side, connectivity))
+
+    def _find_lesions(self, side: Side, connectivity: Connectivity) -> Lesions:
+        if side not in ("pred", "ref"):
+            raise ValueError(f"unknown side '{side}', known: pred, ref")
+        mask = self.structure("tumour")[0 if side == "pred" else 1]
+        return find_lesions(mask, connectivity, [s.start for s in self.box])
 
     def _count(self, name: Structure) -> np.ndarray:
         out = np.zeros((self.pred.shape[0], 3), np.int64)

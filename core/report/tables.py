@@ -1,4 +1,4 @@
-"""Rows and summaries as files and as a table in the terminal."""
+"""Rows and summaries as files."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pathlib import Path
 from typing import IO, Any
 
 from core.contracts import Rows
-from core.measure.pair import STRUCTURES
+from core.errors import UserError
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "cases": (
         *("case", "structure", "dice", "iou", "voe", "rvd", "precision", "recall", "volume_ml_pred", "volume_ml_ref"),
-        *("assd_mm", "rmsd_mm", "hd_mm", "hd95_mm", "nsd_1mm", "nsd_2mm", "nsd_3mm"),
+        *("assd_mm", "rmsd_mm", "hd_mm", "hd95_mm", "nsd_1mm", "nsd_2mm", "nsd_3mm", "patient"),
     ),
     "slices": ("case", "z", "structure", "dice", "iou"),
-    "lesions": ("case", "lesion", "side", "volume_ml", "diameter_mm", "matched", "iou", "dice"),
+    "lesions": ("case", "lesion", "side", "volume_ml", "diameter_mm", "matched", "iou", "dice", "patient"),
+    "candidates": ("case", "patient", "candidate", "score_mean", "score_max", "diameter_mm", "hits"),
 }
 """The order of a table's columns; other columns follow as the metrics give them."""
-
-
-_MACRO = {"_macro": "macro", "_macro_foreground": "macro, without background"}
+TEXT = frozenset(("case", "patient", "structure", "side", "features", "place", "hits"))
+"""Columns that hold names, also where a name looks like a number."""
 
 
 @contextmanager
@@ -45,7 +45,7 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 def write_csv(path: Path, table: str, rows: Rows) -> None:
     """One table; an empty field is not a number."""
     given = dict.fromkeys(name for row in rows for name in row)
-    first = [name for name in COLUMNS.get(table, ()) if name in given]
+    first = [name for name in COLUMNS.get(table, ()) if name in given or not rows]
     columns = first + [name for name in given if name not in first]
     with whole_file(path) as file:
         # csv wants text and os.fsync bytes; an own wrapper keeps the newline and the encoding ours.
@@ -53,6 +53,24 @@ def write_csv(path: Path, table: str, rows: Rows) -> None:
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows([_field(row.get(name)) for name in columns] for row in rows)
+
+
+def read_csv(path: Path) -> Rows:
+    """The rows of a table that `write_csv` wrote: numbers as numbers, an empty field as None, names as text.
+
+    Raises:
+        UserError: if it is not there, or is no table.
+    """
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns = reader.fieldnames or []
+            rows = [{name: _value(name, row[name]) for name in columns} for row in reader]
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as a table: {error}") from error
+    return rows
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -69,86 +87,6 @@ def append_line(path: Path, value: Mapping[str, Any]) -> None:
         file.write(text + "\n")
         file.flush()
         os.fsync(file.fileno())
-
-
-def terminal(summary: Mapping[str, Any]) -> str:
-    """The figures of a summary as a table, one block a metric."""
-    lines: list[str] = []
-    label: str
-    for name in _metric_names(summary):
-        heading = {"dice": "Dice", "iou": "IoU"}.get(name, name)
-        lines.append(f"{heading:<30}{'mean':>8}{'median':>8}{'global':>8}{'n':>6}")
-        for structure in STRUCTURES:
-            figures = summary.get(structure, {}).get(name)
-            if not isinstance(figures, Mapping):
-                continue
-            label = structure
-            if "mean_tumour_bearing" in figures:
-                label = f"{structure}, all cases"
-            lines.append(_line(label, figures, _empty_note(figures)))
-            if "mean_tumour_bearing" in figures:
-                keys = ("mean", "median", "n")
-                bearing = {key: figures.get(f"{key}_tumour_bearing") for key in keys}
-                lines.append(_line(f"{structure}, cases that have one", bearing))
-        for suffix, label in _MACRO.items():
-            if isinstance(summary.get(f"{name}{suffix}"), Mapping):
-                lines.append(_line(label, summary[f"{name}{suffix}"]))
-        lines.append("")
-    others = _others(summary)
-    lines += [*others, ""] if others else []
-    free = summary.get("tumour_free")
-    if isinstance(free, Mapping) and free.get("n"):
-        lines.append(_tumour_free(free))
-    return "\n".join(lines).rstrip()
-
-
-def _metric_names(summary: Mapping[str, Any]) -> list[str]:
-    found: dict[str, None] = {}
-    for structure in STRUCTURES:
-        for name, figures in summary.get(structure, {}).items():
-            if isinstance(figures, Mapping) and "mean" in figures:
-                found[name] = None
-    return list(found)
-
-
-def _others(summary: Mapping[str, Any]) -> list[str]:
-    """Top-level figures of metrics that this table does not know: numbers, and what has a mean."""
-    own = {"tumour_free", *(f"{name}{suffix}" for name in _metric_names(summary) for suffix in _MACRO)}
-    lines = []
-    for name, value in summary.items():
-        if name in own:
-            continue
-        if isinstance(value, Mapping) and "mean" in value:
-            lines.append(_line(name, value))
-        elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            lines.append(_line(name, {"mean": float(value)}))
-    return lines
-
-
-def _line(label: str, figures: Mapping[str, Any], note: str = "") -> str:
-    numbers = "".join(f"{number(figures.get(key)):>8}" for key in ("mean", "median", "global"))
-    return f"  {label:<28}{numbers}{figures.get('n', ''):>6}{note}".rstrip()
-
-
-def _empty_note(figures: Mapping[str, Any]) -> str:
-    if figures.get("left_out"):
-        return f"   ({figures['left_out']} without any voxel left out, policy '{figures.get('empty')}')"
-    if figures.get("both_empty"):
-        return f"   ({figures['both_empty']} empty on both sides count 1, policy '{figures.get('empty')}')"
-    return ""
-
-
-def _tumour_free(free: Mapping[str, Any]) -> str:
-    clean = free["n"] - free["false_positive_cases"]
-    text = f"Tumour-free cases: {free['n']}, {clean} without false tumour (specificity {number(free['specificity'])})"
-    volume = free.get("false_positive_volume_ml", {})
-    if volume.get("n"):
-        text += f"; false tumour {volume['mean']:.2f} ml a case, at most {volume['max']:.2f} ml"
-        if volume["left_out"]:
-            text += f" (over {volume['n']}; the spacing of {volume['left_out']} cannot be trusted)"
-    elif volume:
-        text += "; no volumes, since the spacing cannot be trusted"
-    return text
 
 
 def number(value: Any) -> str:
@@ -171,9 +109,24 @@ def _field(value: Any) -> str:
         return ""
     if hasattr(value, "item"):
         value = value.item()  # numpy scalars of third-party metrics
+    if isinstance(value, bool):
+        return str(int(value))
     if isinstance(value, float):
         return f"{value:.8g}" if math.isfinite(value) else ""
     return str(value)
+
+
+def _value(column: str, text: str | None) -> Any:
+    if column in TEXT:
+        return text or ""
+    if not text:
+        return None
+    for number_type in (int, float):
+        try:
+            return number_type(text)
+        except ValueError:
+            continue
+    return text
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,6 @@ import copy
 import warnings
 
 import torch
-from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -28,6 +27,9 @@ def sync_batchnorm(network: Network, device: torch.device) -> Network:
         return network
     if device.type != "cuda":
         raise UserError("train.sync_batchnorm works on GPUs only; leave it out")
+    # Here: it doubles the time that every process takes to start.
+    from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
+
     plain = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d)
     for name, module in network.named_modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and type(module) not in plain:

@@ -12,11 +12,12 @@ from torch import nn
 
 from core import dist
 from core.build import Plan, build
-from core.contracts import Example, Rows
-from core.data.store import CaseInfo, Store
+from core.contracts import Example, Metric, Rows
+from core.data.store import Store
 from core.infer.evaluate import evaluate_case, merge_tables, summarise, wants_probabilities
 from core.infer.geometry import Geometry
 from core.measure.pair import CasePair
+from core.measure.score import ScoreMetric
 from core.train.objective import Objective
 from core.train.precision import autocast
 from core.train.trainer import Evaluation
@@ -40,7 +41,8 @@ class Validation:
     """Evaluates validation cases, whole cases shared out over the ranks; the same rows at any number of ranks.
 
     The loss of a case is the mean over its blocks of slices (``inferer.batch``), weighted by their slices; ``val/loss``
-    is the mean over cases, on all slices.
+    is the mean over cases, on all slices. ``val/score`` (`core.measure.score`) is measured whatever the metrics are; it
+    is not given if no case has a tumour.
 
     Args:
         cases: validation cases.
@@ -63,7 +65,7 @@ class Validation:
         precision: str,
     ) -> None:
         self.store, self.cases, self.geometry, self.inferer = store, list(cases), geometry, inferer
-        self.metrics = [build(plan) for plan in metrics]
+        self.metrics: list[Metric] = [ScoreMetric(), *(build(plan) for plan in metrics)]
         self.postprocess, self.objective = postprocess, objective
         self.device, self.precision = device, precision
         self.shown = choose_slices(store, self.cases)
@@ -101,14 +103,23 @@ class Validation:
     def names(self) -> list[str]:
         """Every metric that a validation of these cases can give; empty if a metric cannot measure a tiny volume.
 
-        A figure that a case gives depends on whether it has a tumour and a trusted spacing, so each such sort of case
-        is measured once, on a volume of a few voxels.
+        A figure that a case gives depends on whether it has a liver and a trusted spacing and on the size of its
+        lesions (to a millimetre), so each such sort is measured once, on a volume of a few voxels.
         """
-        sorts: dict[Any, CaseInfo] = {}
+        soft = wants_probabilities(self.postprocess)
+        sorts: dict[tuple[float | None, bool, bool], None] = {}
         for info in map(self.store.info, self.cases):
-            sorts.setdefault((info.tumour_voxels > 0, info.liver_voxels > 0, info.spacing_trusted), info)
+            sizes = {
+                round(float(d)) if info.spacing_trusted else 1 for d in self.store.lesions(info.case)["diameter_mm"]
+            }
+            sorts.update(((size or 1, True, info.spacing_trusted), None) for size in sorted(sizes))
+            if not sizes:
+                sorts[None, info.liver_voxels > 0, info.spacing_trusted] = None
         try:
-            pairs = [_tiny(info, with_probabilities=wants_probabilities(self.postprocess)) for info in sorts.values()]
+            pairs = [
+                tiny_pair(str(i), diameter_mm=size, liver=liver, spacing_trusted=trusted, probabilities=soft)
+                for i, (size, liver, trusted) in enumerate(sorts)
+            ]
             tables = merge_tables(metric.measure(pair) for pair in pairs for metric in self.metrics)
             return ["val/loss", *flatten(summarise(self.metrics, tables), "val")]
         except Exception:  # whatever a plugin's metric does with so small a volume: real ones will show
@@ -166,25 +177,40 @@ def choose_slices(store: Store, cases: Sequence[str], count: int = EXAMPLES) -> 
     return shown
 
 
-def _tiny(info: CaseInfo, *, with_probabilities: bool) -> CasePair:
-    """A pair of 12 x 16 x 16 voxels with what the case has, and a prediction that is partly right."""
+def tiny_pair(
+    case: str,
+    *,
+    diameter_mm: float | None,
+    liver: bool = True,
+    spacing_trusted: bool = True,
+    probabilities: bool = False,
+) -> CasePair:
+    """A pair of 12 x 16 x 16 voxels with what a case has, and a prediction that is partly right.
+
+    Args:
+        case: its id.
+        diameter_mm: of its lesion; None for no lesion.
+        liver: whether there is one.
+        spacing_trusted: as for a pair.
+        probabilities: whether there are any.
+    """
     reference = np.zeros((12, 16, 16), np.uint8)
-    if info.liver_voxels:
+    if liver:
         reference[2:10, 2:14, 2:14] = LIVER
-    if info.tumour_voxels:
+    if diameter_mm is not None:
         reference[4:8, 4:9, 4:9] = TUMOUR
+    # So that the lesion's 100 voxels have the volume of a sphere of that diameter.
+    step_mm = 1.0 if diameter_mm is None else diameter_mm * (np.pi / 600) ** (1 / 3)
     pred = np.roll(reference, 1, axis=-1)
     pred[3:5, 11:13, 10:12] = TUMOUR
-    probabilities = np.stack([pred == k for k in range(CLASSES)]).astype(np.float16) if with_probabilities else None
-    image = np.where(reference > 0, 100, 0).astype(np.int16)
     return CasePair(
-        info.case,
+        case,
         pred,
         reference,
-        (1.0, 1.0, 1.0),
-        spacing_trusted=info.spacing_trusted,
-        image=image,
-        probabilities=probabilities,
+        (step_mm,) * 3,
+        spacing_trusted=spacing_trusted,
+        image=np.where(reference > 0, 100, 0).astype(np.int16),
+        probabilities=np.stack([pred == k for k in range(CLASSES)]).astype(np.float16) if probabilities else None,
     )
 
 

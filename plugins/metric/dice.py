@@ -7,7 +7,7 @@ from typing import Any
 
 from core.contracts import Rows
 from core.measure import overlap
-from core.measure.pair import CasePair, Counts
+from core.measure.pair import CasePair
 from registry import register
 
 
@@ -27,15 +27,12 @@ class Dice:
     """
 
     def __init__(self, *, empty: overlap.Empty = "lits") -> None:
-        self.empty = empty
+        self.empty = overlap.check_empty(empty)
 
     def measure(self, pair: CasePair) -> dict[str, Rows]:
         """Rows of one case."""
-        return overlap.measure(pair, "dice", self._ratio)
+        return overlap.measure(pair, ["dice"], self.empty)
 
     def summarise(self, tables: Mapping[str, Rows]) -> dict[str, Any]:
         """Figures over the data set."""
-        return overlap.summarise(tables, "dice", self._ratio, self.empty)
-
-    def _ratio(self, counts: Counts) -> float | None:
-        return overlap.dice(counts, self.empty)
+        return overlap.summarise(tables, ["dice"], self.empty)

@@ -7,13 +7,13 @@ from typing import Any
 
 from core.contracts import Rows
 from core.measure import overlap
-from core.measure.pair import CasePair, Counts
+from core.measure.pair import CasePair
 from registry import register
 
 
 @register("metric", "iou")
 class IoU:
-    """Intersection over union, I / (P + R - I), of liver, parenchyma and tumour: per case, macro, global.
+    """IoU, I / (P + R - I), of liver, parenchyma and tumour: per case, macro over classes, global over voxels.
 
     On whole volumes on the scan's own grid; P, R voxels of prediction and reference, I of both. The tumour's mean is
     given over all cases and over tumour-bearing cases; cases without a tumour are reported apart.
@@ -27,15 +27,12 @@ class IoU:
     """
 
     def __init__(self, *, empty: overlap.Empty = "lits") -> None:
-        self.empty = empty
+        self.empty = overlap.check_empty(empty)
 
     def measure(self, pair: CasePair) -> dict[str, Rows]:
         """Rows of one case."""
-        return overlap.measure(pair, "iou", self._ratio)
+        return overlap.measure(pair, ["iou"], self.empty)
 
     def summarise(self, tables: Mapping[str, Rows]) -> dict[str, Any]:
         """Figures over the data set."""
-        return overlap.summarise(tables, "iou", self._ratio, self.empty)
-
-    def _ratio(self, counts: Counts) -> float | None:
-        return overlap.iou(counts, self.empty)
+        return overlap.summarise(tables, ["iou"], self.empty)

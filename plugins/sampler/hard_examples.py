@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.stats import rankdata
 
 from core.contracts import Record
 from core.data.orders import check_records, check_share, spread, stretch
@@ -102,5 +101,7 @@ class HardExamples:
     def _probabilities(self) -> np.ndarray:
         """Of each record, up to a factor: from 1 for the greatest loss to 1/pressure for the least."""
         known = np.where(np.isnan(self.losses), np.inf, self.losses)
+        from scipy.stats import rankdata  # slow to import; every process of every run would wait for it
+
         rank = rankdata(-known, method="average") - 1
         return np.exp(-np.log(self.pressure) * rank / max(len(rank) - 1, 1))

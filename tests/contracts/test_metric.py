@@ -23,6 +23,11 @@ def reference():
     return labels
 
 
+def likely(labels):
+    """Probabilities ``[3, Z, Y, X]`` of which the labels are the likeliest."""
+    return np.stack([np.where(labels == k, 0.8, 0.1) for k in range(3)]).astype(np.float16)
+
+
 def pairs():
     shifted = np.roll(reference(), 1, axis=1)
     liver_only = np.minimum(reference(), 1)
@@ -35,6 +40,9 @@ def pairs():
         pair("nothing-found", None, reference()),
         pair("nothing-there", reference(), None),
         pair("untrusted", shifted, reference(), spacing_trusted=False),
+        pair("with-image", shifted, reference(), image=(reference() * 40).astype(np.int16), patient="same"),
+        pair("with-all", shifted, reference(), image=np.zeros((5, 20, 18), np.int16), probabilities=likely(shifted)),
+        pair("nothing-likely", None, None, probabilities=likely(np.zeros((5, 20, 18), np.uint8)), patient="same"),
     ]
 
 

@@ -125,9 +125,8 @@ def test_missing_sections_are_named():
 
 def test_sections_that_no_file_gives_have_defaults_that_overrides_reach():
     plain = load(write(""))
-    assert (plain.sampler.name, plain.window.name, [p.name for p in plain.metric]) == (
-        "uniform", "hu_window", ["dice", "iou"],
-    )  # fmt: skip
+    assert (plain.sampler.name, plain.window.name) == ("uniform", "hu_window")
+    assert [p.name for p in plain.metric if p.keys.validate] == ["dice", "iou", "lesions"]
     given = load(write(""), ["inferer.batch=4", "metric[1].validate=false", "window.low=-100", "train.epochs=3"])
     assert (given.inferer.args["batch"], given.metric[1].keys.validate, given.window.args["low"]) == (4, False, -100)
     assert given.metric[0].keys.validate

@@ -52,8 +52,20 @@ def test_the_test_split_is_measured_on_the_scans_own_grid(run, capsys):
     assert "tumour, cases that have one" in out
     assert "Tumour-free cases: 1, 0 without false tumour (specificity 0.000)" in out
     assert f"next: python tools/predict.py {run} scan.nii.gz -o out/" in out
-    names = {"cases.csv", "slices.csv", "summary.json", "dice.png", "overlays.png", "looks.jsonl"}
-    assert {path.name for path in (run / "evaluation").iterdir()} == names
+    names = {
+        "cases.csv",
+        "slices.csv",
+        "summary.json",
+        "dice.png",
+        "overlays.png",
+        "looks.jsonl",
+        "views",
+        "report.html",
+    }
+    assert {path.name for path in (run / "evaluation").iterdir()} >= names
+    assert {row["patient"] for row in found} == {"patient-13", "patient-14", "patient-15"}
+    assert {path.name for path in (run / "evaluation" / "views").iterdir()} == {f"volume-{n}.npz" for n in (13, 14, 15)}
+    assert not (run / "evaluation" / ".parts").exists()
     assert {row["structure"] for row in rows(run, "slices")} == {"liver", "parenchyma", "tumour"}
 
 
@@ -155,7 +167,7 @@ def test_a_case_that_cannot_be_read_is_named_and_nothing_is_written(run, made, t
         f"{tmp_path / 'store' / 'volume-14.h5'}: case 'volume-14' has no label (it came without a label file)\n"
     ) in done.stderr
     assert 'evaluate.py", line' not in done.stderr  # no traceback of ours, torchrun's own aside
-    assert list((run / "evaluation").iterdir()) == []
+    assert {path.name for path in (run / "evaluation").iterdir()} == {".parts"}  # the other cases, for the next try
 
 
 def test_a_run_without_its_split_is_an_error(run):

@@ -51,7 +51,7 @@ def test_a_case_is_inferred_postprocessed_and_measured():
         inferer=inferer,
         postprocess=[drop_tumour],
         metrics=[metric("dice"), metric("iou")],
-        info=SimpleNamespace(spacing_trusted=True),
+        info=SimpleNamespace(patient="p", spacing_trusted=True),
         on_logits=hook,
     )
     assert inferer.asked == [(False, hook)]
@@ -69,7 +69,7 @@ def test_spacing_that_is_not_trusted_leaves_ml_empty():
         )
         return case.tables["cases"][0]
 
-    assert row(SimpleNamespace(spacing_trusted=False))["volume_ml_ref"] is None
+    assert row(SimpleNamespace(patient="", spacing_trusted=False))["volume_ml_ref"] is None
     assert row(None)["volume_ml_ref"] == pytest.approx(6 * 0.002)
 
 

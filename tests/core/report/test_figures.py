@@ -147,31 +147,3 @@ def test_lines_are_appended(tmp_path):
     for n in (1, 2):
         tables.append_line(tmp_path / "looks.jsonl", {"n": n})
     assert (tmp_path / "looks.jsonl").read_text() == '{"n": 1}\n{"n": 2}\n'
-
-
-def test_the_terminal_table_gives_the_tumour_twice():
-    figures_of = {"mean": 0.5, "median": 0.6, "global": None, "n": 4, "empty": "lits", "both_empty": 1}
-    bearing = {"mean_tumour_bearing": 0.25, "median_tumour_bearing": 0.125, "n_tumour_bearing": 3}
-    free = {"n": 1, "false_positive_cases": 0, "specificity": 1.0}
-    free["false_positive_volume_ml"] = {"mean": None, "max": None, "n": 0, "left_out": 1}
-    summary = {
-        "liver": {"dice": {"mean": 0.95, "median": 0.96, "global": 0.97, "n": 4}},
-        "tumour": {"dice": {**figures_of, **bearing}},
-        "dice_macro": {"mean": 0.75, "median": 0.75, "n": 4},
-        "burden_rmse": 0.125,
-        "by_size": {"small": {"recall": 0.5}},
-        "tumour_free": free,
-    }
-    assert tables.terminal(summary) == (
-        "Dice                              mean  median  global     n\n"
-        "  liver                          0.950   0.960   0.970     4\n"
-        "  tumour, all cases              0.500   0.600       -     4   "
-        "(1 empty on both sides count 1, policy 'lits')\n"
-        "  tumour, cases that have one    0.250   0.125       -     3\n"
-        "  macro                          0.750   0.750       -     4\n"
-        "\n"
-        "  burden_rmse                    0.125       -       -\n"
-        "\n"
-        "Tumour-free cases: 1, 1 without false tumour (specificity 1.000); "
-        "no volumes, since the spacing cannot be trusted"
-    )

@@ -99,7 +99,7 @@ def test_early_stopping_counts_only_improvements_beyond_min_delta():
 
 def test_an_unknown_metric_is_named_with_those_there_are():
     judge = Judge(EarlyStop(metric="val/dice"))
-    with pytest.raises(UserError, match=r"^train.early_stop.metric: no metric 'val/dice'; there are a, b$"):
+    with pytest.raises(UserError, match=r"^train.early_stop.metric: no metric 'val/dice'\n  there are a, b$"):
         judge.check(["b", "a"])
 
 

@@ -35,7 +35,7 @@ def unfused(model, *, lr: float = 0.1):
 def test_an_unknown_metric_of_early_stopping_is_refused_before_training(tmp_path):
     done = train(experiment(tmp_path), "train.early_stop.metric=val/tumor/dice")
     assert done.returncode == 2
-    assert "train.early_stop.metric: no metric 'val/tumor/dice'; there are val/" in done.stderr
+    assert "train.early_stop.metric: no metric 'val/tumor/dice', did you mean 'val/tumour/dice'?\n" in done.stderr
     assert "val/tumour/dice" in done.stderr
     # Nothing has begun: the command with the right metric may simply be given.
     assert not (tmp_path / "run" / "config.yaml").exists()

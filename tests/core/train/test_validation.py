@@ -15,7 +15,11 @@ from core import config
 from core.build import make_plan
 from core.data.prepare import prepare
 from core.data.store import Store
+from core.errors import UserError
 from core.infer.geometry import Geometry
+from core.measure.pair import CasePair
+from core.measure.score import measure as measure_score
+from core.measure.score import score
 from core.train.objective import Objective
 from core.train.validate import Validation, choose_slices
 
@@ -214,4 +218,38 @@ def test_metrics_that_want_the_image_or_probabilities_are_known_beforehand(folde
 
     measured = validation(folder, postprocess=[asks])
     measured.metrics.append(Wants())
-    assert measured.names() == ["val/loss", "val/liver/mean_hu"]
+    assert measured.names() == ["val/loss", "val/score", "val/liver/mean_hu"]
+
+
+def test_the_score_is_there_whatever_the_metrics_are_and_not_without_a_tumour(folder):
+    store = Store(folder / "store")
+    healthy = [c for c in store.cases if not store.info(c).tumour_voxels]
+    for cases, expected in ((store.cases, ["val/loss", "val/score"]), (healthy, ["val/loss"])):
+        measured = validation(folder, cases=cases)
+        assert measured.names() == expected
+        assert list(measured(Everywhere()).metrics) == expected
+
+
+def test_the_score_of_a_validation_is_that_of_its_volumes(folder):
+    store = Store(folder / "store")
+    expected = []
+    for case in store.cases:
+        reference = store.reference(case)
+        expected.append(measure_score(CasePair(case, np.full_like(reference, 2), reference, (1.0, 1.0, 1.0))))
+    found = validation(folder, "{name: dice}")(Everywhere()).metrics["val/score"]
+    assert found == score(expected)
+    assert 0 < found < 1
+
+
+def test_a_metric_that_calls_its_own_figure_score_is_refused(folder):
+    class Mine:
+        def measure(self, pair):
+            return {}
+
+        def summarise(self, tables):
+            return {"score": 0.5}
+
+    measured = validation(folder)
+    measured.metrics.append(Mine())
+    with pytest.raises(UserError, match="two metrics give 'score' different values"):
+        measured(Everywhere())

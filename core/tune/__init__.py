@@ -1,0 +1,1 @@
+"""Choosing post-processing on the validation split."""

@@ -1,0 +1,38 @@
+import numpy as np
+import pytest
+
+from core.errors import UserError
+from core.report.tables import read_csv, write_csv
+
+
+def test_a_table_is_read_back_as_it_was_written(tmp_path):
+    rows = [
+        {"case": "007", "patient": "1", "structure": "liver", "dice": 0.5, "voxels_ref": 3, "covered": True},
+        {"case": "8", "patient": "", "structure": "tumour", "dice": None, "voxels_ref": np.int64(0), "mine": "a,b"},
+    ]
+    write_csv(tmp_path / "cases.csv", "cases", rows)
+    first, second = read_csv(tmp_path / "cases.csv")
+    assert first == {
+        **{"case": "007", "patient": "1", "structure": "liver", "dice": 0.5, "voxels_ref": 3, "covered": 1},
+        "mine": None,
+    }
+    assert (second["patient"], second["dice"], second["voxels_ref"], second["mine"]) == ("", None, 0, "a,b")
+    assert isinstance(first["voxels_ref"], int)
+
+
+def test_lists_of_ids_stay_text(tmp_path):
+    write_csv(
+        tmp_path / "candidates.csv", "candidates", [{"case": "1", "candidate": 2, "score_mean": 1.0, "hits": "3"}]
+    )
+    assert read_csv(tmp_path / "candidates.csv") == [
+        {"case": "1", "candidate": 2, "score_mean": 1, "hits": "3"},
+    ]
+
+
+def test_an_empty_table_is_no_rows_and_a_missing_one_an_error(tmp_path):
+    write_csv(tmp_path / "slices.csv", "slices", [])
+    assert (tmp_path / "slices.csv").read_text() == "case,z,structure,dice,iou\n"
+    assert read_csv(tmp_path / "slices.csv") == []
+    with pytest.raises(UserError) as error:
+        read_csv(tmp_path / "absent.csv")
+    assert str(error.value) == f"{tmp_path / 'absent.csv'}: no such file"
