@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import registry
-from core.bench.measures_ways import WAYS as MEASURES
+from core.bench.measures_systems import SYSTEMS
 from core.bench.others import WAYS as OTHERS
 from core.bench.variants import VARIANTS
 from core.experiment import load, run_tool
@@ -181,10 +181,10 @@ def _parse() -> argparse.Namespace:
         one.add_argument("--cases", type=_count, default=2, help="how many scans (default: 2)")
     one.add_argument(
         "--against",
-        type=lambda text: _of(MEASURES, text),
+        type=lambda text: _of(SYSTEMS, text),
         default=[],
-        help=f"the metrics alone, on label volumes made on the fly, against other systems, of {','.join(MEASURES)}, where "
-        f"they are installed",
+        help="the metrics alone, on label volumes made on the fly, against other systems, where they are installed, of "
+        + ",".join(SYSTEMS),
     )
     one.add_argument("--slices", type=_count, default=110, help="with --against: of each pair (default: 110)")
     one.add_argument("--side", type=_count, default=512, help="with --against: rows and columns (default: 512)")

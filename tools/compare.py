@@ -43,7 +43,7 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run directory or evaluation folder")
     parser.add_argument(
-        "--metrics", nargs="+", default=list(DEFAULT), metavar="NAME", help=f"default: {' '.join(DEFAULT)}"
+        "--metrics", nargs="+", metavar="NAME", help=f"default: the runs' compare:, else {' '.join(DEFAULT)}"
     )
     parser.add_argument("-o", "--out", type=Path, metavar="FOLDER", help="default: compare_A_vs_B beside the first run")
     return parser.parse_args()

@@ -33,15 +33,19 @@ def main() -> int:
         from core.evaluate.folds import pool_folds
 
         return pool_folds(args)
-    if args.pred or args.ref:
-        from core.evaluate.folders import evaluate_folders
+    try:
+        if args.pred or args.ref:
+            from core.evaluate.folders import evaluate_folders
 
-        return evaluate_folders(args)
-    if args.target is None:
-        raise UserError("want a run directory, or --pred FOLDER --ref FOLDER, or --folds RUN RUN ...")
-    from core.evaluate.run import evaluate_run
+            return evaluate_folders(args)
+        if args.target is None:
+            raise UserError("want a run directory, or --pred FOLDER --ref FOLDER, or --folds RUN RUN ...")
+        from core.evaluate.run import evaluate_run
 
-    return evaluate_run(args)
+        return evaluate_run(args)
+    except KeyboardInterrupt:
+        print("the cases measured so far are kept: the same command goes on from there", file=sys.stderr)
+        raise
 
 
 def _parse() -> argparse.Namespace:
@@ -51,10 +55,11 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, help="processes that measure; 0: this one (default: by cores and cases)")
     parser.add_argument("-o", "--out", type=Path, help="folder to write to, of two folders or folds")
     run = parser.add_argument_group("a run")
-    run.add_argument("--split", choices=sorted(SPLITS), default="test", help="which part (default: test)")
-    run.add_argument("--checkpoint", default="best", help="best, last, or a file (default: best)")
+    run.add_argument("--split", choices=SPLITS, help="which part (default: test)")
+    run.add_argument("--checkpoint", help="best, last, or a file (default: best)")
     run.add_argument("--device", help="e.g. cpu, cuda:1 (default: a GPU where there is one)")
     run.add_argument("--save-predictions", action="store_true", help="also write each label map as NIfTI")
+    run.add_argument("--untuned", action="store_true", help="leave aside the post-processing that tools/tune.py chose")
     two = parser.add_argument_group("two folders of label files")
     two.add_argument("--pred", type=Path, metavar="FOLDER", help="predictions, of any model")
     two.add_argument("--ref", type=Path, metavar="FOLDER", help="references")
@@ -68,7 +73,28 @@ def _parse() -> argparse.Namespace:
     first = args.target
     if first is not None and "=" in first and not Path(first).exists():
         args.target, args.overrides = None, [first, *args.overrides]
+    if args.workers is not None and args.workers < 0:
+        raise UserError(f"--workers: want 0 or more, got {args.workers}")
+    _refuse_unread(args)
+    args.split, args.checkpoint = args.split or "test", args.checkpoint or "best"
     return args
+
+
+def _refuse_unread(args: argparse.Namespace) -> None:
+    """Refuse options that what is evaluated has no use for."""
+    two = ("images", "labels", "pred_labels", "patients", "allow")
+    run: tuple[str, ...] = ("split", "checkpoint", "device", "save_predictions", "untuned")
+    unread: tuple[str, ...]
+    unread, what = (*two, "out"), "a run"
+    if args.folds:
+        unread, what = (*two, *run, "workers"), "--folds"
+    elif args.pred or args.ref:
+        unread, what = run, "--pred and --ref"
+    for name in unread:
+        if getattr(args, name):
+            option = "-o" if name == "out" else f"--{name.replace('_', '-')}"
+            why = ", which is evaluated into its own folder" if name == "out" else ""
+            raise UserError(f"{option} does not go with {what}{why}")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ class Term:
     Attributes:
         name: as in ``summary.json``.
         column: of table ``lesions``.
-        unit: what the odds ratio is for.
+        unit: what the odds ratio is for, to be read after "a".
         step: so much of the column's (transformed) number is one unit.
         log2: the column is taken as a logarithm to base 2.
         magnitude: its sign is dropped.
@@ -49,11 +49,11 @@ class Term:
 
 
 TERMS = (
-    Term("diameter", "diameter_mm", "per doubling of the diameter", log2=True),
-    Term("contrast", "contrast_hu", "per 10 HU of contrast, whatever its sign", step=10, magnitude=True),
-    Term("sharpness", "border_hu_per_mm", "per 5 HU/mm at the border", step=5),
-    Term("slice_thickness", "slice_thickness_mm", "per mm of slice thickness", step=1),
-    Term("border_distance", "border_distance_mm", "per 10 mm from the liver's border", step=10),
+    Term("diameter", "diameter_mm", "doubling of the diameter", log2=True),
+    Term("contrast", "contrast_hu", "10 HU step of contrast, whatever its sign", step=10, magnitude=True),
+    Term("sharpness", "border_hu_per_mm", "5 HU/mm step of the border's sharpness", step=5),
+    Term("slice_thickness", "slice_thickness_mm", "1 mm step of slice thickness", step=1),
+    Term("border_distance", "border_distance_mm", "10 mm step away from the liver's border", step=10),
 )
 """In the order in which they enter, which was chosen before any data were seen."""
 
@@ -108,6 +108,9 @@ def detection_model(lesions: Sequence[Mapping[str, Any]], seed: int = 0) -> dict
         out["why"] = "the fit did not converge"
         return out
     drawn = _bootstrap(scaled, hits, owner, seed)[:, 1:] / sd
+    if len(drawn) < RESAMPLES / 2:
+        out["why"] = "a term differs in so few patients that most resamples do not have it"
+        return out
     slopes = estimate[0, 1:] / sd
     for term, slope, column in zip(chosen, slopes, drawn.T, strict=True):
         low, high = (_exp(float(q)) for q in np.quantile(column, (0.025, 0.975)))

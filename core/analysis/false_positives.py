@@ -79,7 +79,7 @@ def _fluid(values: np.ndarray, sd: float) -> bool:
 
 def elongation(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> float:
     """Longest over second principal axis of a mask ``[z, y, x]``: 1 for a ball or a plate, large for a tube."""
-    at = np.argwhere(mask) * np.array(spacing_mm)
+    at = np.argwhere(mask) * np.array(spacing_mm, np.float64)
     at -= at.mean(axis=0)
     spread = at.T @ at / len(at) + np.diag(np.square(spacing_mm)) / 12  # a voxel is a box, not a point
     axes = np.linalg.eigvalsh(spread)

@@ -61,8 +61,8 @@ def recall_by(lesions: Sequence[Row]) -> dict[str, list[dict[str, Any]]]:
                 **_bounds(low, high),
                 "n": int(own.sum()),
                 "found": int(hits[own].sum()),
-                **rate(hits[own], whose[own], "recall"),
-                "dice": describe(dice[own]),
+                **rate(hits[own], list(whose[own]), "recall"),
+                "dice": describe(dice[own], list(whose[own])),
             }
             for low, high, own in _bins(numbers, edges)
         ]

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from core.bench.measures_pair import SIDE, LabelPair, label_pair
-from core.bench.measures_ways import WAYS, hepar, quietly, versions
+from core.bench.measures_systems import SYSTEMS
+from core.bench.measures_ways import WAYS, Way, hepar, quietly, versions
 from core.bench.report import Column, Report, Table
 from core.bench.stage import scratch
 from core.bench.timing import Spread, in_turns, progress, ratio, spread, timed
@@ -24,15 +25,6 @@ from core.contracts import Metric
 from core.measure.pair import CasePair
 
 OURS = "Hepar"
-_NAMES = {
-    "lits": "the LiTS scorer's way",
-    "surface_distance": "surface-distance",
-    "monai": "MONAI, one by one",
-    "medpy": "medpy",
-}
-_WANTED = {"lits": ">= 5", "surface_distance": ">= 10", "monai": ">= 40", "medpy": ">= 300"}
-_SLOW = ("medpy",)
-"""Takes minutes a pair: timed once, on one pair, between two runs of Hepar."""
 
 
 def bench_measures(
@@ -50,7 +42,7 @@ def bench_measures(
 
     Args:
         metrics: an experiment's, by name; timed one after the other on a pair that nothing is known of.
-        against: other ways (`core.bench.measures_ways.WAYS`).
+        against: other ways (`core.bench.measures_systems.SYSTEMS`).
         pairs: how many pairs.
         slices: of each.
         blocks: how often each way is timed.
@@ -63,7 +55,8 @@ def bench_measures(
     """
     systems = versions(against)
     chosen = [label_pair(slices, lesions, number, side) for number in range(pairs)]
-    ways = {OURS: hepar, **{_NAMES[name]: quietly(WAYS[name]) for name in against if name not in _SLOW}}
+    quick = [name for name in against if not SYSTEMS[name].slow]
+    ways = {OURS: hepar, **{SYSTEMS[name].title: quietly(WAYS[name]) for name in quick}}
     parts: list[dict[str, float]] = []
     with progress("measure", (len(ways) + 2) * (blocks + 1)) as bar:
         sides = {name: _over(way, chosen) for name, way in ways.items()}
@@ -73,7 +66,7 @@ def bench_measures(
     one = {name: spread([s / pairs for s in found.values]) for name, found in seconds.items()}
     speed = Table(
         "measures",
-        f"figures of {pairs} pairs of {side}x{side}x{slices} with about {lesions} lesions each",
+        f"figures of {pairs} pair{'s' * (pairs > 1)} of {side}x{side}x{slices} with about {lesions} lesions",
         [
             Column("seconds", "s a pair", ".3f", range=True),
             Column("ratio", "times Hepar's", ".1f", range=True),
@@ -85,14 +78,13 @@ def bench_measures(
             "and no NSD: what a system lacks costs it nothing here."
         ],
     )
+    wanted = {SYSTEMS[name].title: SYSTEMS[name].wanted for name in against}
     for name in ways:
-        wanted = next((_WANTED[key] for key in against if _NAMES[key] == name), None)
-        speed.add(name, seconds=one[name], ratio=ratio(one[name], one[OURS]), wanted=wanted)
-    for key in against:
-        if key in _SLOW:
-            took, ours = _once(key, chosen[0])
-            speed.add(_NAMES[key], seconds=took, ratio=took / ours, wanted=_WANTED[key])
-            speed.notes.append(f"{_NAMES[key]}: once, on one pair, between two runs of Hepar.")
+        speed.add(name, seconds=one[name], ratio=ratio(one[name], one[OURS]), wanted=wanted.get(name))
+    for key in (name for name in against if SYSTEMS[name].slow):
+        system, (took, ours) = SYSTEMS[key], _once(WAYS[key], chosen[0])
+        speed.add(system.title, seconds=took, ratio=took / ours, wanted=system.wanted)
+        speed.notes.append(f"{system.title}: once, on one pair, between two runs of Hepar.")
     settings = {"pairs": pairs, "slices": slices, "lesions": lesions, "side": side, "blocks": blocks, **systems}
     tables = [speed, _breakdown(parts, pairs, one), _memory([(slices, lesions)], large, side)]
     return Report("evaluate", settings, tables)
@@ -121,9 +113,9 @@ def _over(way: Any, pairs: Sequence[LabelPair]) -> Any:
     return lambda: timed(lambda: [way(pair) for pair in pairs])
 
 
-def _once(key: str, pair: LabelPair) -> tuple[float, float]:
+def _once(way: Way, pair: LabelPair) -> tuple[float, float]:
     ours = timed(lambda: hepar(pair))
-    took = timed(lambda: quietly(WAYS[key])(pair))
+    took = timed(lambda: quietly(way)(pair))
     return took, (ours + timed(lambda: hepar(pair))) / 2
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from core.bench.measures_pair import LabelPair
+from core.bench.measures_systems import SYSTEMS
 from core.errors import UserError
 from core.measure import overlap, surface
 from core.measure.matching import THRESHOLDS, match_at, overlaps
@@ -22,8 +23,6 @@ from core.measure.pair import CasePair, Structure
 
 STRUCTURES: tuple[Structure, ...] = ("liver", "tumour")
 TOLERANCES = (1.0, 2.0, 3.0)
-PACKAGES = {"lits": "scipy", "surface_distance": "surface-distance", "monai": "monai", "medpy": "medpy"}
-"""What `--against` takes, and the package that it needs; the project itself needs none of them but scipy."""
 
 Part = Callable[[str], AbstractContextManager[None]]
 Way = Callable[[LabelPair], object]
@@ -150,13 +149,13 @@ def versions(names: Sequence[str]) -> dict[str, str]:
     """
     found = {}
     for name in names:
-        package = PACKAGES[name]
-        if util.find_spec(name if name != "lits" else "scipy") is None:
+        system = SYSTEMS[name]
+        if util.find_spec(system.module) is None:
             raise UserError(
-                f"--against {name}: the package {package} is not installed here (the project does not need it); "
-                f"pip install {package}, or leave {name} out"
+                f"--against {name}: the package {system.package} is not installed here (the project does not need it); "
+                f"pip install {system.package}, or leave {name} out"
             )
-        found[package] = metadata.version(package)
+        found[system.package] = metadata.version(system.package)
     return found
 
 

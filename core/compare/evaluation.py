@@ -95,17 +95,18 @@ def _find(path: Path) -> Path:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """Short and different: the run's name, with its folder's where that is not the test split's; else the path."""
-    names = []
+    """The ends of their paths, as much of them as makes them different; a test split goes by its run's name."""
+    parts = []
     for folder in folders:
         whole = folder.resolve()
-        run = whole.parent.name
-        names.append(run if whole.name == "evaluation" else f"{run}/{whole.name}" if _is_runs(whole) else whole.name)
-    return [name if names.count(name) == 1 else str(folder) for name, folder in zip(names, folders, strict=True)]
-
-
-def _is_runs(folder: Path) -> bool:
-    return folder.name.startswith("evaluation") and (folder.parent / "config.yaml").is_file()
+        parts.append((whole.parent if whole.name == "evaluation" else whole).parts)
+    # An evaluation of another split needs its run's name beside it.
+    lengths = [1 + (own[-1].startswith("evaluation_") and len(own) > 2) for own in parts]
+    names = ["/".join(own[-length:]) for own, length in zip(parts, lengths, strict=True)]
+    while len(set(names)) < len(names):
+        lengths = [n + (names.count(name) > 1) for n, name in zip(lengths, names, strict=True)]
+        names = ["/".join(own[-length:]).lstrip("/") for own, length in zip(parts, lengths, strict=True)]
+    return names
 
 
 def _read(folder: Path, name: str) -> Evaluation:

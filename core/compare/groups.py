@@ -11,7 +11,10 @@ from core.compare.evaluation import Evaluation
 SEEDS_WANTED = 3
 """Trainings of each method from which on a claim about methods may be made."""
 # What changes no result, or is where things lie. How long a training may take does change it.
-_ASIDE = ("run", "file", "hook", "source", "store", "dataset.cache", "prepare.workers", "prepare.compression", "metric")
+_ASIDE = (
+    *("run", "file", "hook", "source", "store", "dataset.cache", "prepare.workers", "prepare.compression", "metric"),
+    "compare",
+)
 _ASIDE_TRAIN = ("seed", "save_minutes", "keep_last", "log_every", "workers", "worker_start", "prefetch", "timeout_s")
 _IGNORED = (*_ASIDE, *(f"train.{name}" for name in _ASIDE_TRAIN))
 
@@ -49,13 +52,20 @@ def seed(evaluation: Evaluation) -> int | None:
 
 
 def method(evaluation: Evaluation) -> dict[str, Any] | None:
-    """The configuration that makes the method, flat: without the seed and without what changes no figure."""
+    """The configuration that makes the method, flat: without the seed and without what changes no figure.
+
+    In brackets: what the evaluation adds to it.
+    """
     if evaluation.config is None:
         return None
     own = {k: v for k, v in evaluation.config.items() if not _is_aside(k)}
-    for key in ("overrides", "checkpoint", "tuned", "split_hash"):
+    for key in ("checkpoint", "tuned", "split_hash"):
         if evaluation.provenance.get(key):
             own[f"({key})"] = evaluation.provenance[key]
+    for override in evaluation.provenance.get("overrides") or []:
+        path, _, value = str(override).partition("=")
+        if not _is_aside(path):
+            own[f"({path})"] = value
     return own
 
 

@@ -16,7 +16,7 @@ from core.errors import UserError
 from core.measure.statistics import Ratio
 
 DEFAULT = ("tumour/dice", "lesions/iou_0.1/f1", "lesions/iou_0.1/small_recall", "liver/dice")
-"""Declared before any figure was seen: tumour Dice, lesion F1, recall of small lesions, liver Dice."""
+"""Tumour Dice, lesion F1, recall of small lesions, liver Dice: where no run declares others (``compare:``)."""
 EDGES_MM = (10.0, 20.0)
 THRESHOLDS = {"any": "any overlap", "iou_0.1": "IoU > 0.1", "iou_0.5": "IoU > 0.5"}
 _MATCHED = {"any": "matched", "iou_0.1": "matched_iou_0.1", "iou_0.5": "matched_iou_0.5"}
@@ -63,6 +63,23 @@ class Metric:
     def lower_is_better(self) -> bool:
         """Whether less is better."""
         return self.column in _LOWER
+
+
+def declared(evaluations: Sequence[Evaluation]) -> tuple[str, ...]:
+    """What the runs' own ``compare:`` names; `DEFAULT` where no run says it.
+
+    Raises:
+        UserError: if the runs declare different ones.
+    """
+    found: dict[tuple[str, ...], str] = {}
+    for evaluation in evaluations:
+        own = tuple(str(v) for k, v in (evaluation.config or {}).items() if re.fullmatch(r"compare\[\d+\]", k))
+        if own:
+            found.setdefault(own, evaluation.name)
+    if len(found) > 1:
+        lines = [f"  {name}: {', '.join(own)}" for own, name in found.items()]
+        raise UserError("\n".join(["the runs' compare: differ; choose with --metrics", *lines]))
+    return next(iter(found), DEFAULT)
 
 
 def parse(names: Sequence[str], edges: Sequence[float] = EDGES_MM) -> list[Metric]:

@@ -22,9 +22,7 @@ def default_folder(comparison: Comparison) -> Path:
     """Beside the first run: ``compare_A_vs_B``."""
     first = comparison.evaluations[0].folder.resolve()
     beside = first.parent.parent if (first.parent / "config.yaml").is_file() else first.parent
-    names = [
-        Path(e.name).name if Path(e.name) == e.folder else e.name.replace("/", "_") for e in comparison.evaluations
-    ]
+    names = [evaluation.name.replace("/", "_") for evaluation in comparison.evaluations]
     shown = names if len(names) <= 3 else [names[0], f"{len(names) - 1}_others"]
     return beside / f"compare_{'_vs_'.join(shown)}"
 

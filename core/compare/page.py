@@ -103,9 +103,14 @@ def _conclusion(comparison: Comparison, row: Difference) -> dict[str, Any]:
     return {
         "pair": f"{row.a}-{row.b}",
         "sign": sign,
-        "text": words.conclusion(row, comparison),
-        "apart": words.apart(row),
+        "text": _whole(words.conclusion(row, comparison)),
+        "apart": _whole(words.apart(row)),
     }
+
+
+def _whole(text: str) -> str:
+    """With no line's end between a number and its percent sign, or inside of ``p = 0.05``."""
+    return text.replace(" %", "\u00a0%").replace("p = ", "p\u00a0=\u00a0")
 
 
 def _reach(comparison: Comparison) -> dict[str, float]:

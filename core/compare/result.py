@@ -127,14 +127,15 @@ class Comparison:
         return any(bool(evaluation.summary.get("phantom")) for evaluation in self.evaluations)
 
 
-def compare(evaluations: Sequence[Evaluation], names: Sequence[str] = of_metrics.DEFAULT) -> Comparison:
-    """Compare evaluations of the same cases by these metrics.
+def compare(evaluations: Sequence[Evaluation], names: Sequence[str] | None = None) -> Comparison:
+    """Compare evaluations of the same cases by these metrics; None: those that the runs declare.
 
     Raises:
         UserError: for an unknown metric, or one that an evaluation does not have.
     """
     edges = of_metrics.edges_mm(evaluations[0])
-    metrics = of_metrics.parse(names, edges)
+    declared = of_metrics.declared(evaluations) if names is None else None
+    metrics = of_metrics.parse(names or declared or (), edges)
     for metric, evaluation in itertools.product(metrics, evaluations):
         of_metrics.check(metric, evaluation)
     pairs = list(itertools.combinations(range(len(evaluations)), 2))
@@ -164,7 +165,7 @@ def compare(evaluations: Sequence[Evaluation], names: Sequence[str] = of_metrics
     return Comparison(
         evaluations=evaluations,
         metrics=metrics,
-        declared=tuple(names) == of_metrics.DEFAULT,
+        declared=declared is not None,
         edges=edges,
         threshold=threshold,
         values=values,

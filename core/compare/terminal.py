@@ -43,7 +43,7 @@ def _head(comparison: Comparison) -> str:
         lines.append(f"   and {len(apart) - _KEYS} more keys (comparison.html)")
     first = comparison.evaluations[0]
     patients = len(set(first.patients))
-    lines.append(f"{len(first.cases)} cases of {patients} patient{'s' * (patients != 1)}")
+    lines.append(f"{len(first.cases)} case{'s' * (len(first.cases) != 1)} of {patients} patient{'s' * (patients != 1)}")
     lines += [f"note: {note}" for note in comparison.notes]
     if not comparison.declared:
         lines.append("note: metrics chosen on the command line; p is honest only if they were chosen before any figure")

@@ -148,7 +148,8 @@ def trainings(comparison: Comparison) -> str:
             )
     text = f"Trainings: {'; '.join(counts)}. " if counts else ""
     if unknown:
-        text += f"How {' and '.join(unknown)} was trained is not known (no config.yaml beside it). "
+        was, it = ("were", "them") if len(unknown) > 1 else ("was", "it")
+        text += f"How {' and '.join(unknown)} {was} trained is not known (no config.yaml beside {it}). "
     if not unknown and len(comparison.groups) == 1:
         if len(comparison.groups[0].seeds) > 1:
             return f"{text}The runs differ by the seed alone: what they differ by here is the variance of training."

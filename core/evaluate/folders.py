@@ -42,6 +42,7 @@ class Outcome:
     repairs: tuple[str, ...] = ()
     allowed: tuple[str, ...] = ()
     doubt: str = ""
+    windowed: bool = False
 
 
 def evaluate_folders(args: argparse.Namespace) -> int:
@@ -103,7 +104,8 @@ def measure_files(
 ) -> Outcome:
     """Read, check and measure one case; in a worker process."""
     checked = read_pair(files, rules)
-    found = Outcome({}, tuple(checked.problems), tuple(checked.repairs), tuple(checked.allowed), checked.doubt)
+    lists = (tuple(checked.problems), tuple(checked.repairs), tuple(checked.allowed))
+    found = Outcome({}, *lists, checked.doubt, checked.windowed)
     if checked.pair is None or check_only:
         return found
     tables = measure_case(checked.pair, recipe.build(), views[files.case], missing=files.pred is None)
@@ -117,7 +119,8 @@ def _measure(
     for files in cases:
         if (held := parts.read(files.case, _content(files))) is not None:
             note = parts.read_note(files.case)
-            out[files.case] = Outcome(held, (), tuple(note["repairs"]), tuple(note["allowed"]), note["doubt"])
+            lists = (tuple(note["repairs"]), tuple(note["allowed"]))
+            out[files.case] = Outcome(held, (), *lists, note["doubt"], note["windowed"])
     todo = [files for files in cases if files.case not in out]
     if out and not check_only:
         print(f"{len(out)} of {len(cases)} cases measured before", flush=True)
@@ -131,7 +134,7 @@ def _measure(
         if isinstance(result, Exception):
             raise result
         if result.tables:
-            note = {"repairs": result.repairs, "allowed": result.allowed, "doubt": result.doubt}
+            note = {key: getattr(result, key) for key in ("repairs", "allowed", "doubt", "windowed")}
             parts.write(files.case, _content(files), result.tables, note)
         out[files.case] = result
     return {files.case: out[files.case] for files in cases}
@@ -171,6 +174,8 @@ def _write(
     notes = [f"--allow {kind}: {_some(names)} ({ALLOW[kind]})" for kind, names in allowed.items() if names]
     if source["spacing_not_trusted"]:
         notes.append(output.left_out(source["spacing_not_trusted"], len(cases), doubts))
+    windowed = [case for case in cases if outcomes[case].windowed]
+    notes += [output.windowed(windowed, len(cases))] if windowed else []
     notes += [f"{case}: repaired: {', '.join(texts)}" for case, texts in repairs.items()]
     notes += [NO_IMAGES] if args.images is None else []
     notes += _no_tumour(measured)

@@ -121,12 +121,14 @@ def refuse_differences(folds: Sequence[Fold]) -> None:
     for fold in folds[1:]:
         now = dict(_flat(fold.config))
         for key in sorted(before.keys() | now.keys()):
-            if before.get(key) != now.get(key) and not key not in OWN:
+            if before.get(key) != now.get(key) and key not in OWN:
                 problems.append(f"{key}: {before.get(key)!r} in {first.run}, {now.get(key)!r} in {fold.run}")
         for name in ("overrides", "split"):
             one, other = first.provenance.get(name), fold.provenance.get(name)
             if one != other:
                 problems.append(f"evaluated with {name} {one!r} in {first.run}, {other!r} in {fold.run}")
+        if bool(first.provenance.get("tuned")) != bool(fold.provenance.get("tuned")):
+            problems.append(f"post-processing chosen by tools/tune.py in one of {first.run} and {fold.run} alone")
     where: dict[str, Path] = {}
     for fold in folds:
         for case in fold.cases:

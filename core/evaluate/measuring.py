@@ -31,6 +31,10 @@ _PREFIX = "hepar-evaluate-"
 _MEMORY = Path("/dev/shm")
 _SETTLED_S = 60
 """A younger folder may be without its lock yet."""
+_KILLED = (
+    "case '{}': the process that measured it was killed, most likely for lack of memory\n"
+    "  the other cases measured so far are kept, and the same command goes on from there; try --workers 0"
+)
 _ARRAYS = ("pred", "reference", "image", "probabilities")
 
 
@@ -161,20 +165,22 @@ class Measurers:
         """One at a time in a fresh process: what was under way died together, and one of it is the cause."""
         assert self._pool is not None
         self._flying.clear()
+        broken = True
         for job in jobs:
-            _end(self._pool)
-            self._pool = _pool(1)
+            if broken:
+                _end(self._pool)
+                self._pool, broken = _pool(1), False
             try:
                 result: dict[str, Rows] | Exception = self._pool.submit(_measure_job, job).result()
             except BrokenProcessPool:
-                result = WorkerDied(
-                    f"case '{job.case}': the process that measured it was killed, most likely for lack of memory\n"
-                    f"  the cases before it are kept, and the same command goes on from there; try --workers 0"
-                )
+                broken, result = True, WorkerDied(_KILLED.format(job.case))
             except Exception as error:
                 result = error
             job.remove()
             self.keep(job.case, result)
+        if broken:
+            _end(self._pool)
+            self._pool = _pool(1)
         self.workers = 1
 
 

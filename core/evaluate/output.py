@@ -138,3 +138,9 @@ def left_out(cases: Sequence[str], total: int, doubts: Mapping[str, str] | None 
     some = ", ".join(cases[:8]) + (f" and {len(cases) - 8} more" if len(cases) > 8 else "")
     why = f" ({cases[0]}: {doubts[cases[0]]})" if doubts else ""
     return f"the spacing of {len(cases)} of {total} cases cannot be trusted, no mm or ml of {some}{why}"
+
+
+def windowed(cases: Sequence[str], total: int) -> str:
+    """What is said of scans whose intensities are not HU."""
+    some = ", ".join(cases[:8]) + (f" and {len(cases) - 8} more" if len(cases) > 8 else "")
+    return f"the intensities of {len(cases)} of {total} scans were windowed before, so contrast is not in HU: {some}"

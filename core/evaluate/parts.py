@@ -20,6 +20,7 @@ from core.report.tables import whole_file
 FOLDER = ".parts"
 VIEWS = "views"
 _ROOT = Path(__file__).resolve().parents[2]
+_DECIDE = ("core/measure", "core/analysis", "core/infer", "core/data", "core/report/views.py", "plugins")
 
 
 class Parts:
@@ -98,13 +99,17 @@ class Parts:
 
 
 def code_hash(recipe: Recipe) -> str:
-    """Of all code that may decide a figure: core, the plugins, and files from elsewhere that metrics come from."""
+    """Of all code that may decide a figure, and of the files from elsewhere that metrics come from."""
     sha = hashlib.sha256()
-    files = [file for part in ("core", "plugins") for file in sorted((_ROOT / part).rglob("*.py"))]
+    files = [file for part in _DECIDE for file in _python(_ROOT / part)]
     own = (Path(registry.get(plan.kind, plan.name).file) for plan in recipe.plans)
     for file in dict.fromkeys([*files, *(file for file in own if file.is_file())]):
         sha.update(file.read_bytes())
     return sha.hexdigest()
+
+
+def _python(path: Path) -> list[Path]:
+    return sorted(path.rglob("*.py")) if path.is_dir() else [path]
 
 
 def _scalar(value: Any) -> Any:

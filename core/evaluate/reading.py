@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from core.data.checks import LabelCheck, geometry_note, whole_numbers
+from core.data.checks import LabelCheck, geometry_note, intensity_note, whole_numbers
 from core.data.volume import ITK_SUFFIXES, Volume, VolumeError, read_image, same_grid
 from core.errors import UserError
 from core.evaluate.pairing import CaseFiles
@@ -53,6 +53,7 @@ class Checked:
         repairs: what was mended.
         allowed: what was let through, of `ALLOW`.
         doubt: why the spacing cannot be trusted, or an empty string.
+        windowed: the scan's intensities were windowed or rescaled before.
     """
 
     pair: CasePair | None = None
@@ -60,6 +61,7 @@ class Checked:
     repairs: list[str] = field(default_factory=list)
     allowed: list[str] = field(default_factory=list)
     doubt: str = ""
+    windowed: bool = False
 
 
 def parse_labels(text: str) -> dict[int, int]:
@@ -100,6 +102,7 @@ def read_pair(files: CaseFiles, rules: Rules) -> Checked:
         return out
     # As `prepare` does: the scan decides, where there is one.
     out.doubt = geometry_note(source.native.affine, source.native.header, source.spacing_mm) or files.doubt
+    out.windowed = image is not None and intensity_note(image.array) is not None
     trusted = not out.doubt or _let(out, rules, "spacing")
     labels = np.zeros_like(ref.array) if pred is None else pred.array
     try:

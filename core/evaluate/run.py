@@ -37,11 +37,12 @@ def evaluate_run(args: argparse.Namespace) -> int:
     """Evaluate; every rank does its share of the cases, rank 0 writes.
 
     Args:
-        args: of ``tools/evaluate.py``: target, overrides, split, checkpoint, device, save_predictions, workers.
+        args: of ``tools/evaluate.py``: target, overrides, split, checkpoint, device, save_predictions, untuned,
+            workers.
     """
     device = dist.start()
     try:
-        run = load_run(args.target, args.checkpoint, args.device or device, args.overrides)
+        run = load_run(args.target, args.checkpoint, args.device or device, args.overrides, tuned=not args.untuned)
         store = Store(run.experiment.store)
         check_grid(store.root, run.experiment.prepare)
         cases = read_split(run.folder, args.split, store)
@@ -84,7 +85,6 @@ class _Share:
         common = {
             "checkpoint": digest(run.checkpoint),
             "config": run.experiment.resolved(),
-            "tuned": str(getattr(getattr(run, "tuned", None), "text", "")),
             "versions": output.versions(),
             "code": code_hash(self.recipe),
             "device": run.device.type,
@@ -221,7 +221,7 @@ def _evaluation(
         tables=measured,
         cases=cases,
         provenance=source,
-        marks={**marks, **notes, "notes": [*notes.values(), *_left_out(source["spacing_not_trusted"], cases)]},
+        marks={**marks, **notes, "notes": [*notes.values(), *_doubts(store, cases)]},
         shown=shown,
         look=None if args.split == "val" else {key: source[key] for key in kept},
         looked_at=f"this {args.split} split",
@@ -233,21 +233,24 @@ def _notes(run: Run, cases: Sequence[str]) -> dict[str, str]:
     out = {}
     if run.experiment.prepare.crop == "liver":
         out["cropped"] = CROPPED
-    tuned = getattr(run, "tuned", None)
-    if tuned is not None and set(tuned.cases) & set(cases):
+    if run.tuned is not None and set(run.tuned.cases) & set(cases):
         out["selected"] = SELECTED
     return out
 
 
-def _left_out(doubtful: Sequence[str], cases: Sequence[str]) -> list[str]:
-    return [output.left_out(doubtful, len(cases))] if doubtful else []
+def _doubts(store: Store, cases: Sequence[str]) -> list[str]:
+    """What is to be said of the cases themselves."""
+    infos = [store.info(case) for case in cases]
+    spacing = [info.case for info in infos if not info.spacing_trusted]
+    hu = [info.case for info in infos if not info.hu_trusted]
+    out = [output.left_out(spacing, len(cases))] if spacing else []
+    return [*out, output.windowed(hu, len(cases))] if hu else out
 
 
 def _head(run: Run, split: str, cases: Sequence[str], store: Store) -> str:
     bearing = sum(store.info(case).tumour_voxels > 0 for case in cases)
     weights = ", averaged weights" if run.averaged else ""
-    tuned = getattr(run, "tuned", None)
-    lines = [f"note: {text}" for text in (run.note, getattr(tuned, "text", "")) if text]
+    lines = [f"note: {text}" for text in (run.note, run.tuned.text if run.tuned is not None else "") if text]
     if _phantom(store, cases):
         lines.append("PHANTOM: synthetic scans; these figures say nothing about patients")
     lines.append(
@@ -278,7 +281,7 @@ def _provenance(run: Run, store: Store, cases: Sequence[str], args: argparse.Nam
         "checkpoint_hash": digest(run.checkpoint),
         "step": run.step,
         "averaged_weights": run.averaged,
-        "tuned": getattr(getattr(run, "tuned", None), "text", None),
+        "tuned": None if run.tuned is None else run.tuned.text,
         "precision": run.experiment.train.precision,
         "machine": {
             **common["machine"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ KEYS: dict[str, tuple[str, ...]] = {
     "candidates": ("case", "candidate"),
 }
 """What makes a row of a table one row, whichever metric gives its columns. Rows of other tables are not merged."""
+_ROUNDING = 1e-9
 WITH_PATIENT = ("cases", "lesions", "candidates")
 """Tables whose rows say the patient: intervals are taken over patients."""
 
@@ -233,7 +235,10 @@ def _key(table: str, row: Mapping[str, Any]) -> tuple[Any, ...] | None:
 
 
 def _same(a: Any, b: Any) -> bool:
-    return bool(a == b) or (a != a and b != b)  # NaN equals NaN here
+    if isinstance(a, float) and isinstance(b, float):
+        # The same sums in another order are the same figure; NaN equals NaN here.
+        return math.isclose(a, b, rel_tol=_ROUNDING) or (a != a and b != b)
+    return bool(a == b)
 
 
 def _join(table: str, known: dict[str, Any], row: Mapping[str, Any]) -> None:
@@ -244,17 +249,17 @@ def _join(table: str, known: dict[str, Any], row: Mapping[str, Any]) -> None:
                 f"two metrics give '{name}' of {where} different values, {known[name]} and {value}; "
                 f"remove one of them from metric:, or let it use another column"
             )
-        known[name] = value
+        known.setdefault(name, value)
 
 
 def _nest(out: dict[str, Any], new: Mapping[str, Any], path: tuple[str, ...]) -> None:
     for name, value in new.items():
         if isinstance(value, Mapping) and isinstance(out.get(name, {}), dict):
             _nest(out.setdefault(name, {}), value, (*path, name))
-        elif name in out and not _same(out[name], value):
+        elif name not in out:
+            out[name] = value
+        elif not _same(out[name], value):
             raise UserError(
                 f"two metrics give '{'.'.join((*path, name))}' different values, {out[name]} and {value}; "
                 f"remove one of them from metric:, or let it use another name"
             )
-        else:
-            out[name] = value

@@ -57,7 +57,8 @@ def lesion_rows(
     """
     sides: dict[Side, Lesions] = {"ref": pair.lesions("ref", connectivity), "pred": pair.lesions("pred", connectivity)}
     found = lesion_overlaps(pair, connectivity)
-    iou = {(r, p): v for r, p, v in zip(found.ref.tolist(), found.pred.tolist(), found.iou.tolist(), strict=True)}
+    at = {pair: i for i, pair in enumerate(zip(found.ref.tolist(), found.pred.tolist(), strict=True))}
+    dice = 2 * found.voxels / (sides["ref"].voxels[found.ref] + sides["pred"].voxels[found.pred])
     matched = {threshold: partners(pair, threshold, connectivity) for threshold in THRESHOLDS}
     touches = {
         "ref": np.bincount(found.ref, minlength=sides["ref"].count + 1),
@@ -67,16 +68,17 @@ def lesion_rows(
     merged = np.zeros(sides["ref"].count + 1, bool)
     merged[found.ref[touches["pred"][found.pred] > 1]] = True
     overlap = np.bincount(found.ref, weights=found.voxels, minlength=sides["ref"].count + 1).astype(np.int64)[1:]
-    regions = region_dice(sides["ref"], sides["pred"], overlap, pair.spacing_mm) if pair.spacing_trusted else None
+    regions = region_dice(sides["ref"], sides["pred"], pair.spacing_mm, overlap) if pair.spacing_trusted else None
     rows: Rows = []
     for side, lesions in sides.items():
         flip = side == "pred"
         partner = {t: {p: r for r, p in m.items()} if flip else m for t, m in matched.items()}
         for i, row in enumerate(_properties(pair, side, lesions), start=1):
             other = partner["any"].get(i)
-            score = None if other is None else iou[(other, i) if flip else (i, other)]
+            place = None if other is None else at[(other, i) if flip else (i, other)]
             row["matched"] = other
-            row["iou"], row["dice"] = score, None if score is None else 2 * score / (1 + score)
+            row["iou"] = None if place is None else float(found.iou[place])
+            row["dice"] = None if place is None else float(dice[place])
             for threshold in list(THRESHOLDS)[1:]:
                 row[f"matched_{threshold}"] = partner[threshold].get(i)
             row["touches"] = int(touches[side][i])
@@ -84,7 +86,7 @@ def lesion_rows(
             if not flip:
                 best = matched["iou_0.5"].get(i)
                 voxels = int(lesions.voxels[i])
-                row["iou_at_0.5"] = None if best is None else iou[(i, best)]
+                row["iou_at_0.5"] = None if best is None else float(found.iou[at[i, best]])
                 row["coverage"] = int(overlap[i - 1]) / voxels
                 row["covered"] = int(row["coverage"] >= COVERED)
                 row["merged"], row["split"] = int(merged[i]), int(touches[side][i] > 1)
@@ -125,12 +127,26 @@ def is_false(row: dict[str, Any], threshold: str) -> bool:
     return row["side"] == "pred" and not row["ignored"] and row[column(threshold)] is None
 
 
+def centres(lesions: Lesions, spacing_mm: Sequence[float]) -> np.ndarray:
+    """The voxel of each lesion that is nearest to its centroid, int64 ``[count, 3]`` in the whole volume."""
+    corner = [s.start for s in lesions.box]
+    out = np.rint(lesions.centroids).astype(np.int64)
+    hit = lesions.ids[tuple((out - corner).T)]
+    for i in np.flatnonzero(hit != np.arange(1, lesions.count + 1)).tolist():  # its middle is not in it
+        own = np.argwhere(lesions.inside(lesions.boxes[i]) == i + 1) + [s.start for s in lesions.boxes[i]]
+        apart = (own - lesions.centroids[i]) * spacing_mm
+        out[i] = own[(apart * apart).sum(axis=1).argmin()]
+    return out
+
+
 def _properties(pair: CasePair, side: Side, lesions: Lesions) -> Rows:
     rows: Rows = []
-    for i, (box, middle) in enumerate(zip(lesions.boxes, lesions.centroids, strict=True), start=1):
-        voxels = int(lesions.voxels[i])
+    middles = centres(lesions, pair.spacing_mm).tolist()
+    for i, (box, voxels, (z, y, x)) in enumerate(
+        zip(lesions.boxes, lesions.voxels[1:].tolist(), middles, strict=True), start=1
+    ):
         ml = None if pair.voxel_ml is None else voxels * pair.voxel_ml
-        z, y, x = _core(lesions, i, middle, pair.spacing_mm)
+        first, last = box[0].start, box[0].stop - 1
         rows.append(
             {
                 "case": pair.case,
@@ -139,24 +155,11 @@ def _properties(pair: CasePair, side: Side, lesions: Lesions) -> Rows:
                 "voxels": voxels,
                 "volume_ml": ml,
                 "diameter_mm": diameter_mm(ml),
-                "z_first": box[0].start,
-                "z_last": box[0].stop - 1,
-                "slices": box[0].stop - box[0].start,
-                "z": z,
-                "y": y,
-                "x": x,
+                **{"z_first": first, "z_last": last, "slices": last - first + 1},
+                **{"z": z, "y": y, "x": x},
             }
         )
     return rows
-
-
-def _core(lesions: Lesions, i: int, middle: np.ndarray, spacing_mm: Sequence[float]) -> list[int]:
-    """The lesion's voxel nearest to its centroid, in the whole volume."""
-    near = np.rint(middle).astype(np.int64)
-    if lesions.ids[tuple(near - [s.start for s in lesions.box])] == i:
-        return near.tolist()
-    own = np.argwhere(lesions.inside(lesions.boxes[i - 1]) == i) + [s.start for s in lesions.boxes[i - 1]]
-    return own[(((own - middle) * spacing_mm) ** 2).sum(axis=1).argmin()].tolist()
 
 
 def _boundary(

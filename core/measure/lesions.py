@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -80,7 +81,7 @@ def find_lesions(mask: np.ndarray, connectivity: Connectivity = 26, corner: Sequ
 
 def diameter_mm(volume_ml: float | None) -> float | None:
     """Equivalent diameter, (6V / pi)^(1/3)."""
-    return None if volume_ml is None else float(np.cbrt(6000 * volume_ml / np.pi))
+    return None if volume_ml is None else (6000 * volume_ml / math.pi) ** (1 / 3)
 
 
 def shift(box: Sequence[slice], by: Sequence[int]) -> Box:

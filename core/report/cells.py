@@ -40,6 +40,12 @@ class Table:
         """One row."""
         self.rows.append([cell if isinstance(cell, Cell) else Cell(cell) for cell in cells])
 
+    def trimmed(self) -> Table:
+        """Without the columns that hold nothing."""
+        kept = [i for i, _ in enumerate(self.columns) if any(row[i].main or row[i].soft for row in self.rows)]
+        rows = [[row[i] for i in kept] for row in self.rows]
+        return Table([self.columns[i] for i in kept], rows, self.caption, self.notes, self.help)
+
 
 def number(value: Any, digits: int = 3) -> str:
     """A float with `digits` decimals, anything else as it is, a dash for none."""

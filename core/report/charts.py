@@ -67,7 +67,7 @@ def histogram(title: str, scores: Sequence[float], unit: str, kind: str) -> Mark
     _counts_axis(out, most, 34, right, top, bottom)
     if zero:
         out.add(
-            "rect", f"bar hatch-{kind}", f"{zero} {unit}: 0", x=38, y=bottom - zero * high, width=16, height=zero * high
+            "rect", f"hatch-{kind}", f"{zero} {unit}: 0", x=38, y=bottom - zero * high, width=16, height=zero * high
         )
         out.text(46, bottom - zero * high - 4, str(zero), "small strong")
     wide = (right - left) / _BINS
@@ -76,7 +76,7 @@ def histogram(title: str, scores: Sequence[float], unit: str, kind: str) -> Mark
             about = f"{count} {unit}: {i / _BINS:.2f} to {(i + 1) / _BINS:.2f}"
             out.add(
                 "rect",
-                f"bar {kind}",
+                kind,
                 about,
                 x=left + i * wide + 0.7,
                 y=bottom - count * high,
@@ -148,8 +148,8 @@ def froc(curve: Sequence[Sequence[float]], at: Mapping[str, Any]) -> Markup:
     """Recall against false positives a case, on a scale that doubles; the points that are usually quoted are marked."""
     marks = [(float(name), value) for name, value in at.items() if value is not None]
     says = "; ".join(f"recall {_short(value)} at {name:g} false positives a case" for name, value in marks)
-    out = _Drawing(400, 230, "Free-response ROC", says or "no point")
-    left, right, top, bottom = 40, 388, 14, 178
+    out = _Drawing(400, 236, "Free-response ROC", says or "no point")
+    left, right, top, bottom = 40, 388, 24, 188
     _share_axis(out, left, right, top, bottom)
 
     def across(fp: float) -> float:
@@ -174,7 +174,7 @@ def froc(curve: Sequence[Sequence[float]], at: Mapping[str, Any]) -> Markup:
             out, "recall", across(fp), bottom - recall * (bottom - top), f"recall {_short(recall)} at {fp:g} a case"
         )
     out.text((left + right) / 2, bottom + 33, "false positives a case", "small")
-    out.text(left - 30, top - 3, "recall", "small", "start")
+    out.text(left - 30, top - 12, "recall", "small", "start")
     return out.done()
 
 

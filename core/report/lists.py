@@ -62,6 +62,14 @@ _COLUMN_KEYS = {
 }
 
 
+def used(columns: Sequence[tuple[str, bool, str]], rows: list[dict[str, Any]]) -> list[tuple[str, bool, str]]:
+    """The columns that hold anything; cells of the others are taken out of the rows."""
+    kept = [i for i, _ in enumerate(columns) if any(row["cells"][i]["value"] != "" for row in rows)]
+    for row in rows:
+        row["cells"] = [row["cells"][i] for i in kept]
+    return [columns[i] for i in kept]
+
+
 def case_rows(e: Evaluation) -> list[dict[str, Any]]:
     """One a case: where it stands in the table, cells, and the words to filter by."""
     tumour = {row["case"]: row for row in e.structure("tumour")}

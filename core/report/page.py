@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup
 
 from core.report import findings, lists, lits, scores
+from core.report.cells import number
 from core.report.folder import Evaluation, read_evaluation
 from core.report.tables import whole_file
 from core.report.views import RANGE_HU, SIDE, SLICES, View
@@ -41,6 +42,8 @@ def page(e: Evaluation) -> str:
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     views, source = lists.shown_views(e), _source(e)
+    dice = {row["case"]: row.get("dice") for row in e.structure("tumour")}
+    cases = lists.case_rows(e)
     lesions, unlisted = lists.lesion_rows(e)
     model, no_model = findings.model(e)
     froc, no_froc = findings.froc(e)
@@ -71,13 +74,14 @@ def page(e: Evaluation) -> str:
         analysed=isinstance(e.of("error_analysis"), Mapping),
         free=scores.free_table(e),
         lits=lits.lits_table(e),
-        case_columns=[{"name": name, "text": text, "help": about} for name, text, about in lists.CASE_COLUMNS],
-        cases=lists.case_rows(e),
-        lesion_columns=[{"name": name, "text": text, "help": about} for name, text, about in lists.LESION_COLUMNS],
+        folds=scores.fold_table(e),
+        case_columns=lists.used(lists.CASE_COLUMNS, cases),
+        cases=cases,
+        lesion_columns=lists.used(lists.LESION_COLUMNS, lesions),
         lesions=lesions,
         unlisted=unlisted,
         chosen=[(rank, place) for rank, place in lists.chosen(e) if place in views],
-        facts_of_views={str(place): _facts_of(view) for place, view in views.items()},
+        facts_of_views={str(place): _facts_of(view, dice.get(view.case)) for place, view in views.items()},
         views=[(place, _base64(view.image), _base64(view.labels)) for place, view in views.items()],
         views_missing=len(e.cases) - len(views),
         range_hu=RANGE_HU,
@@ -140,9 +144,10 @@ def _names(names: Any) -> str:
     return ", ".join(listed[:12]) + (f" and {len(listed) - 12} more" if len(listed) > 12 else "")
 
 
-def _facts_of(view: View) -> dict[str, Any]:
+def _facts_of(view: View, dice: Any) -> dict[str, Any]:
     return {
         "case": view.case,
+        "says": "" if dice is None else f"tumour Dice {number(float(dice))}",
         "shape": view.shape,
         "mm": view.spacing_mm,
         "trusted": view.spacing_trusted,

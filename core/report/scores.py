@@ -179,6 +179,21 @@ def free_table(e: Evaluation) -> Table | None:
     return table
 
 
+def fold_table(e: Evaluation) -> Table | None:
+    """How figures differ between the folds of a cross-validation."""
+    spread, runs = e.of("folds", "spread"), e.of("folds", "runs")
+    if not isinstance(spread, Mapping) or not spread:
+        return None
+    names = [(f"fold {i}", str(run)) for i, run in enumerate(runs or [], 1)]
+    table = Table((("", ""), ("mean", "of the folds"), ("SD", "between the folds"), *names))
+    for name, figures in spread.items():
+        values = [number(value) for value in figures.get("values") or []]
+        table.add(
+            name.replace("_", " ").replace(".", ", "), number(figures.get("mean")), number(figures.get("sd")), *values
+        )
+    return table
+
+
 def told_apart(e: Evaluation) -> str:
     """What difference of two runs these cases could show, unpaired."""
     scores = [row["dice"] for row in e.structure("tumour") if row.get("dice") is not None]
@@ -201,11 +216,15 @@ def notes(e: Evaluation) -> list[str]:
     out = []
     if dice.get("empty"):
         out.append(
-            f"Empty masks: policy '{dice['empty']}'. It decided {dice.get('both_empty', 0)} cases without a tumour on "
-            f"either side and {dice.get('one_empty', 0)} with one on one side only."
+            f"Empty masks: policy '{dice['empty']}'. It touched the tumour Dice of {_cases(dice.get('both_empty'))} "
+            f"with a tumour on neither side, and of {_cases(dice.get('one_empty'))} with one on one side only."
         )
     apart = told_apart(e)
     return [*out, apart] if apart else out
+
+
+def _cases(count: Any) -> str:
+    return f"{count or 0} case{'s' * (count != 1)}"
 
 
 def _boundary(name: str) -> str:

@@ -132,12 +132,9 @@ def _lesions(summary: Mapping[str, Any]) -> list[str]:
     lines += [f"  {', '.join(more)}"] if more else []
     froc = lesions.get("froc")
     if isinstance(froc, Mapping):
-        at = [f"{number(value)} at {key}" for key, value in (froc.get("recall_at") or {}).items()]
-        said = (
-            f"recall {', '.join(at)} false positives a case"
-            if froc.get("available")
-            else f"not available: {_why(froc)}"
-        )
+        at = [f"{number(value)} ({key})" for key, value in (froc.get("recall_at") or {}).items()]
+        said = f"recall (at false positives a case) {', '.join(at)}"
+        said = said if froc.get("available") else f"not available: {_why(froc)}"
         lines.append(f"  FROC: {said}")
     return lines if len(lines) > 1 else []
 

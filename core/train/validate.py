@@ -109,12 +109,11 @@ class Validation:
         soft = wants_probabilities(self.postprocess)
         sorts: dict[tuple[float | None, bool, bool], None] = {}
         for info in map(self.store.info, self.cases):
-            sizes = {
-                round(float(d)) if info.spacing_trusted else 1 for d in self.store.lesions(info.case)["diameter_mm"]
-            }
-            sorts.update(((size or 1, True, info.spacing_trusted), None) for size in sorted(sizes))
-            if not sizes:
-                sorts[None, info.liver_voxels > 0, info.spacing_trusted] = None
+            trusted, sizes = info.spacing_trusted, self.store.lesions(info.case)["diameter_mm"]
+            for size in sizes if trusted else np.ones(len(sizes)):
+                sorts[max(round(float(size)), 1), True, trusted] = None
+            if not len(sizes):
+                sorts[None, info.liver_voxels > 0, trusted] = None
         try:
             pairs = [
                 tiny_pair(str(i), diameter_mm=size, liver=liver, spacing_trusted=trusted, probabilities=soft)

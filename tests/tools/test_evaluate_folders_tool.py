@@ -176,6 +176,21 @@ def test_wrong_words_are_errors(two):
         with pytest.raises((UserError, ConfigError)) as error:
             evaluate(two, *words)
         assert said in str(error.value)
+    for words, said in (
+        (("--split", "val"), "--split does not go with --pred and --ref"),
+        (("--workers", "-1"), "--workers: want 0 or more, got -1"),
+    ):
+        with pytest.raises(UserError) as error:
+            evaluate(two, *words)
+        assert str(error.value) == said
+    for words, said in (
+        (("run", "-o", "x"), "-o does not go with a run, which is evaluated into its own folder"),
+        (("run", "--allow", "missing"), "--allow does not go with a run"),
+        (("--folds", "a", "b", "--device", "cpu"), "--device does not go with --folds"),
+    ):
+        with pytest.raises(UserError) as error:
+            call("evaluate", *words)
+        assert str(error.value) == said
     with pytest.raises(UserError, match="want both --pred FOLDER"):
         call("evaluate", "--pred", two / "pred")
     with pytest.raises(UserError, match="want a run directory, or --pred FOLDER --ref FOLDER, or --folds RUN RUN"):

@@ -60,6 +60,7 @@ class Viewer {
     this.lesion = lesion;
     this.slider.max = facts.z.length - 1;
     this.name.textContent = facts.case;
+    this.root.querySelector(".says").textContent = facts.says;
     this.base.width = facts.frame[1];
     this.base.height = facts.frame[0];
     if (other) this.list(index);

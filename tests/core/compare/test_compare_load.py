@@ -47,9 +47,11 @@ def test_runs_and_folders_alike(two, tmp_path):
     assert (foreign.name, foreign.config) == ("nnunet", None)
 
 
-def test_names_that_are_alike_become_paths(two, tmp_path):
+def test_names_that_are_alike_grow(two, tmp_path):
     other = make_run(tmp_path / "other" / "a", cases=3, seed=5)
-    assert [e.name for e in load([two[0], other])] == [str(two[0] / "evaluation"), str(other / "evaluation")]
+    val = make(two[0] / "evaluation_val", 3, seed=6)
+    names = [e.name for e in load([two[0], other, two[1], val])]
+    assert names == [f"{tmp_path.name}/a", "other/a", "b", "a/evaluation_val"]
 
 
 def test_one_or_the_same_twice(two):
@@ -99,14 +101,17 @@ def test_other_references_are_refused(two):
                          "evaluate one again")  # fmt: skip
 
 
-def test_other_lesions_and_other_patients_are_refused(two):
+def test_other_lesions_are_refused(two):
     a, b = (run / "evaluation" for run in two)
-    edit(b / "lesions.csv", lambda row: not (row["case"], row["side"], row["lesion"]) == ("case_000", "ref", "1"))
+    edit(b / "lesions.csv", lambda row: (row["case"], row["side"], row["lesion"]) != ("case_000", "ref", "1"))
     said = refused(*two)
     assert said.startswith(f"case 'case_000': the lesions of its reference differ between {a} (")
     assert said.endswith("evaluate both with the same connectivity and the same Hepar")
+
+
+def test_other_patients_are_refused(two):
+    a, b = (run / "evaluation" for run in two)
     edit(b / "cases.csv", lambda row: row.update(patient="else") if row["case"] == "case_001" else None)
-    edit(b / "cases.csv", lambda row: row["case"] == "case_001" or None)
     assert refused(*two) == f"case 'case_001': of patient 'patient_001' in {a}, of 'else' in {b}"
 
 
@@ -143,7 +148,7 @@ def test_trainings_of_one_method_are_told_by_the_seed_alone(tmp_path):
 
 
 def test_what_an_evaluation_changed_is_part_of_the_method(two):
-    change_summary(two[1] / "evaluation", provenance={"overrides": ["postprocess=[]"], "split_hash": "s"})
+    change_summary(two[1] / "evaluation", provenance={"overrides": ["postprocess=[]", "metric=[]"], "split_hash": "s"})
     keys = dict(differing(load(two)))
-    assert keys["(overrides)"] == ["-", "['postprocess=[]']"]
-    assert "(split_hash)" not in keys
+    assert keys["(postprocess)"] == ["-", "[]"]
+    assert not keys.keys() & {"(split_hash)", "(metric)"}

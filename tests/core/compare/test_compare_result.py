@@ -29,7 +29,7 @@ def large(tmp_path_factory):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     root = tmp_path_factory.mktemp("small")
-    return compare(load([make(root / "a", 9, phantom=True), make(root / "b", 9, seed=1, better=0.8, phantom=True)]))
+    return compare(load([make(root / "a", 9, phantom=True), make(root / "b", 9, seed=2, phantom=True)]))
 
 
 def volumes(seed, pred):
@@ -166,7 +166,7 @@ def test_sentences_of_a_difference(large):
     row = large.differences[0]
     assert words.conclusion(row, large) == (
         f"b has a higher tumour Dice than a in these 131 cases: {words.difference(row)}, 95 % interval "
-        f"{words.interval(row)}, p < 0.001, after Holm for 4 tests {words.p_value(row.holm)}."
+        f"{words.interval(row)}, p = {row.p:.3f}, after Holm for 4 tests {words.p_value(row.holm)}."
     )
     assert words.apart(row) == (
         f"With 131 patients and a standard deviation of {row.sd:.3f}, tumour Dice of two groups of different patients "
@@ -188,7 +188,7 @@ def test_sentences_of_few_patients(small):
         f"interval, p = {row.p:.3f} (9 patients: too few for an interval, which takes 10)."
     )
     assert words.apart(row) == ""
-    assert "How a and b was trained is not known (no config.yaml beside it). " in words.trainings(small)
+    assert "How a and b were trained is not known (no config.yaml beside them). " in words.trainings(small)
     assert terminal(small).startswith("PHANTOM: synthetic scans; this describes their generator and says nothing about")
 
 
@@ -196,9 +196,9 @@ def test_sentences_when_none_could_have_been_found(tmp_path):
     found = compare(load([make(tmp_path / "a", 3), make(tmp_path / "b", 3, seed=1)]), ["liver/dice"])
     row = found.differences[0]
     assert words.conclusion(row, found).endswith(
-        "p = 0.250 (3 patients: too few for an interval, which takes 10). Only 3 patients differ, so none could have "
-        "been found: the smallest p possible is 0.25."
-    ) or (row.p > 0.25 and "the smallest p possible is 0.25" in words.conclusion(row, found))
+        f"p = {row.p:.3f} (3 patients: too few for an interval, which takes 10). Only 3 patients differ, so none could "
+        "have been found: the smallest p possible is 0.25."
+    )
 
 
 def test_sentences_of_equal_runs_and_of_the_variance_of_training(tmp_path):
@@ -254,3 +254,18 @@ def test_notes_say_what_makes_figures_optimistic(tmp_path):
         "a: selected on these cases: optimistic",
         "b: evaluated with --allow missing, which 1 case needed",
     ]
+
+
+def test_the_metrics_are_those_that_the_runs_declare(tmp_path):
+    runs = [make_run(tmp_path / name, cases=12, seed=seed) for seed, name in enumerate("ab")]
+    for run in runs:
+        with open(run / "config.yaml", "a") as file:
+            file.write("compare: [liver/iou, tumour/dice]\n")
+    found = compare(load(runs))
+    assert [metric.name for metric in found.metrics] == ["liver/iou", "tumour/dice"]
+    assert found.declared
+    (runs[1] / "config.yaml").write_text("compare: [liver/dice]\n")
+    with pytest.raises(
+        UserError, match=r"compare: differ; choose with --metrics\n  .*: liver/iou, tumour/dice"
+    ):
+        compare(load(runs))

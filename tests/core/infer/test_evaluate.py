@@ -6,7 +6,7 @@ import pytest
 import registry
 from core.contracts import Prediction
 from core.errors import UserError
-from core.infer.evaluate import apply_postprocess, evaluate_case, merge_tables, summarise
+from core.infer.evaluate import apply_postprocess, evaluate_case, merge_tables, summarise, want_probabilities
 
 registry.discover("plugins")
 
@@ -56,6 +56,7 @@ def test_a_case_is_inferred_postprocessed_and_measured():
     )
     assert inferer.asked == [(False, hook)]
     assert result.labels.max() == 1
+    assert {row["patient"] for row in result.tables["cases"]} == {"p"}
     scores = {row["structure"]: (row["case"], row["dice"], row["iou"]) for row in result.tables["cases"]}
     assert scores["liver"] == ("7", 1.0, 1.0)
     assert scores["tumour"] == ("7", 0.0, 0.0)
@@ -103,6 +104,11 @@ def test_probabilities_are_made_only_if_asked_for():
     assert inferer.asked[-1][0] is False
     evaluate_case("7", volume(), None, inferer=inferer, probabilities=True)
     assert inferer.asked[-1][0] is True
+
+
+def test_metrics_that_want_probabilities_say_so():
+    assert not want_probabilities([metric("dice")])
+    assert want_probabilities([metric("dice"), SimpleNamespace(probabilities=True)])
 
 
 def test_postprocessors_run_in_order():
@@ -171,6 +177,11 @@ def test_two_metrics_that_disagree_on_a_field_are_an_error():
         "two metrics give 'dice' of case 1, structure liver different values, 0.5 and 0.75; "
         "remove one of them from metric:, or let it use another column"
     )
+
+
+def test_the_same_sum_in_another_order_is_the_same_figure():
+    parts = [{"cases": [{"case": "1", "structure": "liver", "dice": value}]} for value in (0.1 + 0.2, 0.3)]
+    assert merge_tables(parts)["cases"] == [{"case": "1", "structure": "liver", "dice": 0.1 + 0.2}]
 
 
 def test_a_row_without_its_key_is_an_error():

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from agreement_pairs import COUNT, fingerprint, make_pairs
+from agreement_pairs import COUNT, confluent, fingerprint, make_pairs
 
 from core.measure import overlap, surface
 from core.measure.matching import THRESHOLDS, match_at, overlaps
 from core.measure.pair import CasePair
 
+EXTRA = "it comes with the extra dev: pip install -e '.[dev]'"
 TOLERANCES = (1.0, 2.0, 3.0)
 PAIRS = make_pairs()
 STRUCTURES = ("liver", "tumour")
@@ -49,7 +50,7 @@ class TestSurfaceDistance:
     """DeepMind's surface-distance: the surface between voxels, weighted by area."""
 
     def found(self, number, structure):
-        import surface_distance
+        surface_distance = pytest.importorskip("surface_distance", reason=EXTRA)
 
         pred, ref = masks(number, structure)
         with warnings.catch_warnings():
@@ -72,7 +73,7 @@ class TestSurfaceDistance:
 
     @pytest.mark.parametrize("structure", STRUCTURES)
     def test_dice(self, structure):
-        import surface_distance
+        surface_distance = pytest.importorskip("surface_distance", reason=EXTRA)
 
         for number in range(COUNT):
             pred, ref = masks(number, structure)
@@ -84,7 +85,7 @@ class TestMedpy:
 
     @pytest.mark.parametrize("structure", STRUCTURES)
     def test_distances_of_border_voxels(self, structure):
-        from medpy.metric import binary
+        binary = pytest.importorskip("medpy.metric.binary", reason=EXTRA)
 
         for number in both_sided(structure):
             pred, ref = masks(number, structure)
@@ -95,7 +96,7 @@ class TestMedpy:
 
     @pytest.mark.parametrize("structure", STRUCTURES)
     def test_overlap(self, structure):
-        from medpy.metric import binary
+        binary = pytest.importorskip("medpy.metric.binary", reason=EXTRA)
 
         for number in both_sided(structure):
             pred, ref = masks(number, structure)
@@ -107,7 +108,7 @@ class TestMedpy:
             close(counts.both / counts.ref, binary.recall(pred, ref))
 
     def test_its_hd95_pools_both_directions(self):
-        from medpy.metric import binary
+        binary = pytest.importorskip("medpy.metric.binary", reason=EXTRA)
 
         different = 0
         for number in both_sided("tumour"):
@@ -135,7 +136,7 @@ class TestMonai:
             yield ~liver, liver, tumour
 
     def test_distances(self):
-        monai = pytest.importorskip("monai.metrics")
+        monai = pytest.importorskip("monai.metrics", reason=EXTRA)
         for number in both_sided("tumour"):
             pred, ref = self.tensors(number)
             spacing = PAIRS[number][2]
@@ -156,8 +157,18 @@ class TestMonai:
                     close(ours[column].nsd(tau), float(near[0, column]))
                     close(areas[column].nsd(tau), float(by_area[0, column]))
 
+    def test_one_empty_side_has_an_nsd_of_0(self):
+        monai = pytest.importorskip("monai.metrics", reason=EXTRA)
+        for number in (COUNT - 2, COUNT - 1):
+            pred, ref = self.tensors(number)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                near = monai.compute_surface_dice(pred, ref, [1.0, 1.0], spacing=PAIRS[number][2])
+            ours = surface.figures(case(number), "tumour", surface="edge6", tolerances_mm=(1.0,), empty="lits")
+            assert ours["nsd_1mm"] == float(near[0, 1]) == 0
+
     def test_overlap(self):
-        monai = pytest.importorskip("monai.metrics")
+        monai = pytest.importorskip("monai.metrics", reason=EXTRA)
         for number in both_sided("tumour"):
             pred, ref = self.tensors(number)
             dice = monai.compute_dice(pred, ref, include_background=False)
@@ -174,6 +185,7 @@ class TestPanoptica:
     FILE = Path(__file__).with_name("panoptica.json")
 
     def recorded(self):
+        """Of each pair."""
         found = json.loads(self.FILE.read_text(encoding="utf-8"))
         assert found["pairs"] == fingerprint(PAIRS), "the pairs changed: write panoptica.json again"
         return found["figures"]
@@ -214,7 +226,12 @@ class TestPanoptica:
                 different += abs(np.mean(pooled) - np.mean(means)) > 1e-3
         assert different >= 3
 
-    def test_any_overlap_is_matched_by_the_sum_alone_there_which_can_lose_detections_but_never_gain_any(self):
+    def test_its_greatest_sum_of_iou_can_lose_a_detection_that_the_greatest_number_keeps(self):
+        recorded = json.loads(self.FILE.read_text(encoding="utf-8"))["confluent"]
+        pred, ref, spacing = confluent()
+        one = CasePair("confluent", pred, ref, spacing)
+        found = overlaps(one.lesions("ref"), one.lesions("pred"))
+        assert (len(match_at(found, 0.0)), recorded["tp"]) == (2, 1)
         for number, theirs in enumerate(self.recorded()):
             assert len(self.matched(number, "any")[3]) >= theirs["any"]["tp"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import cc3d
 import numpy as np
-from agreement_pairs import fingerprint, make_pairs
+from agreement_pairs import confluent, fingerprint, make_pairs
 from panoptica import InputType, MaxBipartiteMatching, Panoptica_Evaluator
 from panoptica.metrics import Metric
 
@@ -50,6 +50,7 @@ def content():
         "panoptica": importlib.metadata.version("panoptica"),
         "pairs": fingerprint(pairs),
         "figures": [figures(*pair) for pair in pairs],
+        "confluent": figures(*confluent())["any"],
     }
 
 

@@ -194,6 +194,17 @@ def test_names_lack_what_these_cases_cannot_give(folder):
     assert sorted(measured.names()) == sorted(measured(Everywhere()).metrics)
 
 
+def test_names_hold_the_sizes_of_these_lesions(folder):
+    store = Store(folder / "store")
+    sizes = np.concatenate([store.lesions(case)["diameter_mm"] for case in store.cases])
+    assert 6 < sizes.min() < sizes.max() < 7.4
+    measured = validation(folder, "{name: lesions, size_bins_mm: [6, 8]}")
+    names = set(measured.names())
+    assert "val/lesions/by_size/any/[0,6)/recall" not in names
+    assert "val/lesions/by_size/any/[6,8)/recall" in names
+    assert {name for name in measured(Everywhere()).metrics if name.endswith("recall")} <= names
+
+
 def test_a_metric_that_cannot_measure_a_tiny_volume_leaves_the_names_open(folder):
     class Wants:
         def measure(self, pair):
