@@ -68,7 +68,7 @@ def _here(function: Callable[[_Item], _Result], items: Sequence[_Item]) -> Any:
 def _spawned(function: Callable[[_Item], _Result], items: Sequence[_Item], count: int) -> Any:
     waiting = deque(items)
     flying: deque[tuple[_Item, Future[_Result]]] = deque()
-    pool, ahead = _pool(count), 2 * count
+    pool, ahead = pool_of(count), 2 * count
     try:
         while waiting or flying:
             try:
@@ -82,8 +82,8 @@ def _spawned(function: Callable[[_Item], _Result], items: Sequence[_Item], count
                 else:
                     waiting.extendleft(item for item, _ in reversed(flying))
                     flying.clear()
-                _end(pool)
-                pool, ahead = _pool(1), 1
+                end_pool(pool)
+                pool, ahead = pool_of(1), 1
                 if not flying:
                     continue
             except Exception as error:
@@ -91,10 +91,11 @@ def _spawned(function: Callable[[_Item], _Result], items: Sequence[_Item], count
             flying.popleft()
             yield result
     finally:
-        _end(pool)
+        end_pool(pool)
 
 
-def _pool(count: int) -> ProcessPoolExecutor:
+def pool_of(count: int) -> ProcessPoolExecutor:
+    """Spawned workers that leave Ctrl-C to their parent and end with it."""
     return ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"), initializer=_ignore_interrupt)
 
 
@@ -112,7 +113,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _end(pool: ProcessPoolExecutor) -> None:
+def end_pool(pool: ProcessPoolExecutor) -> None:
+    """End the workers, also those that are still busy."""
     processes = list((getattr(pool, "_processes", None) or {}).values())
     pool.shutdown(wait=False, cancel_futures=True)
     for process in processes:  # idle when all is done; busy only if the caller gave up

@@ -46,7 +46,7 @@ class EarlyStop:
     """The ``train.early_stop:`` section; it also says which checkpoint is the best.
 
     Attributes:
-        metric: any figure of a validation, e.g. ``val/loss`` or ``val/tumour/dice``.
+        metric: any figure of a validation, e.g. ``val/loss``, ``val/score`` or ``val/tumour/dice``.
         patience: validations without improvement before stopping; null never stops.
         min_delta: the least change that counts as improvement.
     """

@@ -86,7 +86,7 @@ def _ending(experiment: Experiment, trainer: Trainer, reason: str) -> str:
     lines = [f"{reason} (step {trainer.step} of {trainer.total_steps})"]
     best = trainer.judge.best
     if best["value"] is not None:
-        shown = ("val/loss", "val/liver/dice", "val/tumour/dice")
+        shown = ("val/loss", "val/score", "val/liver/dice", "val/tumour/dice")
         values = "  ".join(f"{name} {best['metrics'][name]:.4f}" for name in shown if name in best["metrics"])
         lines.append(f"best at step {best['step']}: {values}")
     unfinished = trainer.step < trainer.total_steps and trainer.stop_reason is None

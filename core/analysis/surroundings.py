@@ -89,7 +89,8 @@ class LiverBorder:
     def __init__(self, pair: CasePair) -> None:
         self._spacing = np.array(pair.spacing_mm)
         at = outside_neighbours(pair)
-        self._tree = KDTree(at * self._spacing, balanced_tree=False, compact_nodes=False) if len(at) else None
+        # Deep points see much of the border equally far away: large leaves, compared at once, take a third of the time.
+        self._tree = KDTree(at * self._spacing, leafsize=128, balanced_tree=False) if len(at) else None
 
     @classmethod
     def of(cls, pair: CasePair) -> LiverBorder:

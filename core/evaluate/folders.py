@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,8 @@ def evaluate_folders(args: argparse.Namespace) -> int:
     """
     if args.pred is None or args.ref is None:
         raise UserError("want both --pred FOLDER (predictions) and --ref FOLDER (references)")
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError("two folders are measured by worker processes (--workers): start this without torchrun")
     rules, plans = _rules(args), read_metrics(args.target, args.overrides)
     pairs = pair_files(args.pred, args.ref, args.images, args.patients)
     folder = _folder(args, pairs)
@@ -62,7 +65,8 @@ def evaluate_folders(args: argparse.Namespace) -> int:
     print(_head(args, pairs), flush=True)
     problems = [*pairs.problems, *_extra(pairs, rules)]
     missing = [] if "missing" in rules.allow else [files for files in pairs.cases if files.pred is None]
-    common = {"rules": plain(rules), "metrics": plain(plans), "code": code_hash(recipe), "versions": output.versions()}
+    decide = {**plain(rules), "allow": sorted(rules.allow - {"missing", "extra"})}
+    common = {"rules": decide, "metrics": plain(plans), "code": code_hash(recipe), "versions": output.versions()}
     parts = Parts(folder, common)
     outcomes = _measure(pairs.cases, rules, recipe, parts, args.workers, check_only=bool(problems or missing))
     problems += [text for outcome in outcomes.values() for text in outcome.problems]
@@ -117,6 +121,8 @@ def _measure(
 ) -> dict[str, Outcome]:
     out: dict[str, Outcome] = {}
     for files in cases:
+        if files.pred is None and "missing" not in rules.allow:
+            continue
         if (held := parts.read(files.case, _content(files))) is not None:
             note = parts.read_note(files.case)
             lists = (tuple(note["repairs"]), tuple(note["allowed"]))

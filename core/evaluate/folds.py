@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shutil
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +30,9 @@ OWN = ("run", "split.fold", "train.seed")
 """What may differ between the folds of one cross-validation."""
 _EVALUATION = "evaluation"
 _FIGURES = {"mean", "mean_tumour_bearing", "global", "recall", "precision", "f1", "pq", "sq", "rq", "specificity"}
+
+_DETAIL = re.compile(r"^error_analysis\.|\.by_size\.")
+"""Parts of a data set that a single fold hardly has."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ def spread(folds: Sequence[Fold], metrics: Sequence[Metric]) -> dict[str, dict[s
     values: dict[str, list[float | None]] = {}
     for place, fold in enumerate(folds):
         for key, value in _flat(summarise(metrics, fold.tables)):
-            if key.rpartition(".")[2] in _FIGURES and ".by_size." not in key:
+            if key.rpartition(".")[2] in _FIGURES and not _DETAIL.search(key):
                 values.setdefault(key, [None] * len(folds))[place] = value
     out = {}
     for key, found in values.items():

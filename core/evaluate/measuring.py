@@ -22,7 +22,7 @@ from core.contracts import Metric, Rows
 from core.evaluate.missing import as_missing
 from core.infer.evaluate import measure
 from core.measure.pair import CasePair
-from core.parallel import WorkerDied, _end, _pool, cpus
+from core.parallel import WorkerDied, cpus, end_pool, pool_of
 from core.report.views import make_view, write_view
 
 _ENOUGH_CASES = 4
@@ -108,7 +108,7 @@ class Measurers:
         self.recipe, self.workers, self.keep = recipe, workers, keep
         self._metrics = recipe.build()
         self._flying: deque[tuple[_Job, Future[dict[str, Rows]]]] = deque()
-        self._pool: ProcessPoolExecutor | None = _pool(workers) if workers else None
+        self._pool: ProcessPoolExecutor | None = pool_of(workers) if workers else None
         self._room = _Room() if workers else None
 
     def put(self, pair: CasePair, view: Path) -> None:
@@ -133,7 +133,7 @@ class Measurers:
     def close(self) -> None:
         """End the workers, whatever they are at."""
         if self._pool is not None:
-            _end(self._pool)
+            end_pool(self._pool)
         if self._room is not None:
             self._room.close()
         self._pool = self._room = None
@@ -168,8 +168,8 @@ class Measurers:
         broken = True
         for job in jobs:
             if broken:
-                _end(self._pool)
-                self._pool, broken = _pool(1), False
+                end_pool(self._pool)
+                self._pool, broken = pool_of(1), False
             try:
                 result: dict[str, Rows] | Exception = self._pool.submit(_measure_job, job).result()
             except BrokenProcessPool:
@@ -179,8 +179,8 @@ class Measurers:
             job.remove()
             self.keep(job.case, result)
         if broken:
-            _end(self._pool)
-            self._pool = _pool(1)
+            end_pool(self._pool)
+            self._pool = pool_of(1)
         self.workers = 1
 
 

@@ -15,10 +15,15 @@ def as_missing(tables: dict[str, Rows]) -> dict[str, Rows]:
     """The tables of a pair with a blank prediction, as those of a case that has no prediction.
 
     Overlap and NSD are 0 for every structure, also where the reference has none (a blank prediction would score 1
-    there), and VOE is 1; distances are not numbers. Rows of ``cases`` say ``missing``. The lesions are right already: a
-    blank prediction finds none.
+    there), and VOE is 1; distances are not numbers. Rows of ``cases`` and ``lits`` say ``missing``. The lesions are
+    right already: a blank prediction finds none.
     """
-    return {name: [_score(row) for row in rows] if name == "cases" else rows for name, rows in tables.items()}
+    out = dict(tables)
+    if "cases" in tables:
+        out["cases"] = [_score(row) for row in tables["cases"]]
+    if "lits" in tables:  # its own empty masks score 1 too
+        out["lits"] = [{**row, "missing": 1} for row in tables["lits"]]
+    return out
 
 
 def _score(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Any
 from core.contracts import Metric, Rows
 from core.evaluate.parts import Parts
 from core.infer.evaluate import summarise
+from core.measure.statistics import LEAST_PATIENTS
 from core.report import figures, tables
 from core.report.page import write_report
 from core.report.terminal import terminal
@@ -76,12 +77,9 @@ def write(evaluation: Evaluation, parts: Parts | None = None) -> dict[str, Any]:
     written += _draw(evaluation)
     if parts is not None:
         parts.finish(evaluation.cases)
-    try:  # TEMPORARY while report is being built
-        written.append(write_report(folder).name)
-    except Exception as error:
-        print(f"REPORT FAILED: {type(error).__name__}: {error}")
-    print(f"\n{terminal(summary)}\n")
-    for note in evaluation.marks.get("notes", []):
+    print(f"\n{terminal(summary)}\n", flush=True)
+    written.append(write_report(folder).name)
+    for note in [*evaluation.marks.get("notes", []), *_too_few(found)]:
         print(f"note: {note}")
     print(f"written to {folder}: {', '.join(written)}")
     if evaluation.look is not None:
@@ -101,6 +99,14 @@ def _draw(evaluation: Evaluation) -> list[str]:
         return ["dice.png"]
     figures.overlays(folder / "overlays.png", evaluation.shown, rows, title=evaluation.title)
     return ["dice.png", "overlays.png"]
+
+
+def _too_few(found: Mapping[str, Rows]) -> list[str]:
+    patients = {row.get("patient") or row.get("case") for row in found.get("cases", [])}
+    if len(patients) >= LEAST_PATIENTS:
+        return []
+    count = f"{len(patients)} patient{'s' if len(patients) != 1 else ''}"
+    return [f"no intervals: {count}, and below {LEAST_PATIENTS} a bootstrap interval is too narrow"]
 
 
 def _tables_before(folder: Path) -> list[str]:

@@ -16,10 +16,10 @@ from core.types import Case
 
 _LITS = re.compile(r"(test-)?segmentation-(\d+)")
 _SCAN = re.compile(r"(test-)?volume-(\d+)")
-_WORDS = r"prediction|pred|segmentation|seg|labels|label|mask|gt|test|reference|ref"
+_WORDS = r"prediction|pred|segmentation|seg|labels|label|mask|gt|test|reference|ref|volume|image|img|scan|ct"
 _PREFIX = re.compile(rf"(?:{_WORDS})[-_](?=.)", re.IGNORECASE)
 _SUFFIX = re.compile(rf"(?<=.)[-_](?:{_WORDS})$", re.IGNORECASE)
-_NUMBER = re.compile(r"(?:(?:volume|liver|case)[-_])?0*(\d+)", re.IGNORECASE)
+_NUMBER = re.compile(r"(?:(?:liver|case)[-_])?0*(\d+)", re.IGNORECASE)
 _IRCADB = range(28, 49)
 """LiTS volumes that are copies of 3D-IRCADb (28 to 47, by another count to 48), whose true spacing is not known."""
 _HOW = "names pair when they are equal, or equal without words around them such as segmentation-, test-, _pred"

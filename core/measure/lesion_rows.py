@@ -170,7 +170,7 @@ def _boundary(
     tolerances_mm: Sequence[float],
     definition: surface.Surface,
 ) -> dict[str, float | None]:
-    names = ["assd_mm", "hd95_mm", *(surface.nsd_column(t) for t in tolerances_mm)]
+    names = ["assd_mm", "hd_mm", "hd95_mm", *(surface.nsd_column(t) for t in tolerances_mm)]
     if pred is None or not pair.spacing_trusted:
         return dict.fromkeys(names)
     box = join(sides["ref"].boxes[ref - 1], sides["pred"].boxes[pred - 1])
@@ -178,5 +178,5 @@ def _boundary(
     found = surface.between(*masks, pair.spacing_mm, definition)
     if found is None:  # cannot be: both lesions lie in the box
         return dict.fromkeys(names)
-    figures = [found.assd(), found.hd95(), *(found.nsd(t) for t in tolerances_mm)]
+    figures = [found.assd(), found.hd(), found.hd95(), *(found.nsd(t) for t in tolerances_mm)]
     return dict(zip(names, figures, strict=True))

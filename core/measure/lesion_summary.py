@@ -101,7 +101,7 @@ def summarise(
     out["cc_dice"] = _case_means(refs, "cc_dice")
     out["dice_detected"] = describe(values(refs, "dice"), patients(refs))
     out["dice_with_misses"] = describe(np.nan_to_num(values(refs, "dice")), patients(refs))
-    names = ["assd_mm", "hd95_mm", *(nsd_column(tolerance) for tolerance in tolerances_mm)]
+    names = ["assd_mm", "hd_mm", "hd95_mm", *(nsd_column(tolerance) for tolerance in tolerances_mm)]
     out["boundary"] = {name: describe(values(refs, name), patients(refs)) for name in names}
     out["froc"] = _froc(tables.get("candidates", []), cases, refs)
     out["min_lesion_ml"] = min_lesion_ml

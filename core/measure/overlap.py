@@ -124,7 +124,7 @@ def summarise(tables: Mapping[str, Rows], names: Sequence[Figure], empty: Empty)
 def tumour_free(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Cases without a tumour in the reference, from the tumour's rows: specificity and false-positive volume."""
     free = [row for row in rows if row["voxels_ref"] == 0]
-    clean = np.array([row["voxels_pred"] == 0 for row in free], np.float64)
+    clean = np.array([row["voxels_pred"] == 0 and not row.get("missing") for row in free], np.float64)
     return {
         "n": len(free),
         "false_positive_cases": int((clean == 0).sum()),

@@ -9,8 +9,9 @@ from typing import Any
 from markupsafe import Markup
 
 from core.contracts import Rows
-from core.report import charts
-from core.report.cells import Cell, Table, mean, number, percent, span
+from core.report import charts, curves
+from core.report.cells import Cell, Table, mean, median, number, percent, span
+from core.report.drawing import span as name_of_bin
 from core.report.folder import Evaluation
 
 FEATURES: dict[str, tuple[str, str]] = {
@@ -68,7 +69,17 @@ def distributions(e: Evaluation) -> list[Chart]:
 
 def end_slices(e: Evaluation) -> Table | None:
     """How the first and the last slices of lesions fare beside the others."""
-    return _nested(e.of("error_analysis", "distribution", "end_slices"))
+    found = e.of("error_analysis", "distribution", "end_slices")
+    if not isinstance(found, Mapping) or not found.get("lesions"):
+        return None
+    columns = (("slices", ""), ("n", ""), ("Dice of 0", "share, with its 95 % interval"), ("mean", ""), ("median", ""))
+    table = Table(columns, caption=f"{found['lesions']} lesions that are on two slices or more")
+    for name in ("first", "middle", "last"):
+        one = found.get(name)
+        if isinstance(one, Mapping):
+            zero = Cell(number(one.get("p_zero"), 2), span(one.get("p_zero_ci95"), 2))
+            table.add(name, number(one.get("n")), zero, mean(one.get("dice"), 2), median(one.get("dice"), 2))
+    return table
 
 
 def strata(e: Evaluation) -> list[Chart]:
@@ -93,9 +104,21 @@ def features(e: Evaluation) -> Chart | None:
         return None
     table = Table((("", ""), ("missed", "lesions with it"), ("found", "lesions with it")))
     for row in rows:
-        both = (percent(row.get(side) or 0, row.get(f"{side}_n")) for side in ("missed", "found"))
+        both = (_rate(row, side) for side in ("missed", "found"))
         table.add(str(row.get("title") or row.get("name")), *both)
     return Chart("Features of missed lesions beside found ones", charts.shares(rows), numbers=table)
+
+
+def probabilities(e: Evaluation) -> Table | None:
+    """What the model gave the lesions that it missed, and those that it found."""
+    both = [e.of("error_analysis", "probability", side) for side in ("missed", "found")]
+    if not all(isinstance(one, Mapping) for one in both) or not any(one.get("n") for one in both):
+        return None
+    table = Table((("", ""), ("mean", ""), ("median", "with the quartiles"), ("n", "lesions")))
+    table.caption = "Mean predicted tumour probability inside of a lesion"
+    for name, one in zip(("missed", "found"), both, strict=True):
+        table.add(name, mean(one), median(one), number(one.get("n")))
+    return table
 
 
 def model(e: Evaluation) -> tuple[Chart | None, str]:
@@ -109,11 +132,13 @@ def model(e: Evaluation) -> tuple[Chart | None, str]:
     table = Table((("", ""), ("odds ratio", "of being found, with its 95 % interval"), ("for", ""), ("p", "")))
     for term in terms:
         ratio = Cell(number(term.get("odds_ratio"), 2), span(term.get("ci95"), 2))
-        table.add(str(term.get("name")).replace("_", " "), ratio, f"a {term.get('unit')}", number(term.get("p"), 4))
-    rests = f"{found.get('events')} events in {found.get('patients')} patients"
-    if found.get("why"):
-        rests += f"; {found['why']}"
-    return Chart("Odds of a lesion being found", charts.forest(terms), rests, table), ""
+        unit = f"a {term['unit']}" if term.get("unit") else ""
+        table.add(str(term.get("name")).replace("_", " "), ratio, unit, number(term.get("p"), 4))
+    rests = [f"{found.get('events')} events in {found.get('patients')} patients"]
+    rests += [str(found[key]) for key in ("method", "why") if found.get(key)]
+    dropped = [one for one in found.get("left_out") or [] if isinstance(one, Mapping)]
+    rests += [f"without {str(one.get('name')).replace('_', ' ')} ({one.get('why')})" for one in dropped]
+    return Chart("Odds of a lesion being found", charts.forest(terms), f"{'; '.join(rests)}.", table), ""
 
 
 def false_positives(e: Evaluation) -> Table | None:
@@ -124,11 +149,8 @@ def false_positives(e: Evaluation) -> Table | None:
     table = Table((("place", ""), ("false lesions", ""), ("volume, ml", "median and quartiles"), ("HU", "mean")))
     for row in found.get("by_place") or []:
         volume, hu = row.get("volume_ml"), row.get("mean_hu")
-        middle = Cell("-")
-        if isinstance(volume, Mapping):
-            middle = Cell(number(volume.get("median"), 2), span((volume.get("q25"), volume.get("q75")), 2))
         name = PLACES.get(row.get("place"), str(row.get("place")).replace("_", " "))
-        table.add(name, percent(row.get("n") or 0, found["n"]), middle, mean(hu, 0))
+        table.add(name, percent(row.get("n") or 0, found["n"]), median(volume, 2), mean(hu, 0))
     return table
 
 
@@ -139,11 +161,39 @@ def froc(e: Evaluation) -> tuple[Chart | None, str]:
         return None, "" if e.of("lesions") is None else "not measured"
     if not found.get("available"):
         return None, str(found.get("why") or "no probabilities")
-    at = found.get("recall_at") or {}
-    table = Table((("false positives a case", ""), ("recall", "")))
+    at, by_max = found.get("recall_at") or {}, e.of("lesions", "froc", "by_max", "recall_at") or {}
+    table = Table(
+        (
+            ("false positives a case", ""),
+            ("recall", "candidates scored by their mean probability"),
+            ("by the maximum", "candidates scored by their greatest probability"),
+        )
+    )
     for name, value in at.items():
-        table.add(str(name), number(value))
-    return Chart("FROC", charts.froc(found.get("curve") or [], at), numbers=table), ""
+        table.add(str(name), number(value), number(by_max.get(name)) if by_max else "")
+    return Chart("FROC", curves.froc(found.get("curve") or [], at), numbers=table), ""
+
+
+def calibration(e: Evaluation) -> tuple[Chart | None, str]:
+    """How far predicted probabilities come true, or why that is not known."""
+    found = e.of("calibration")
+    if not isinstance(found, Mapping):
+        return None, ""
+    if not found.get("available"):
+        return None, str(found.get("why") or "no probabilities")
+    table = Table((("", ""), ("all voxels", ""), ("mean over cases", "with its 95 % interval")))
+    for name, label in (("ece", "expected calibration error"), ("brier", "Brier score")):
+        per_case = found.get("per_case") if isinstance(found.get("per_case"), Mapping) else {}
+        table.add(label, number(found.get(name), 4), mean((per_case or {}).get(name), 4))
+    text = f"Probability of {found.get('of', 'tumour')} inside of the {found.get('inside', 'liver')}."
+    bins = [one for one in found.get("reliability") or [] if isinstance(one, Mapping)]
+    return Chart("Calibration", curves.reliability(bins), text, table), ""
+
+
+def _rate(row: Mapping[str, Any], side: str) -> Cell:
+    share = percent(row.get(side) or 0, row.get(f"{side}_n"))
+    ends = span(row.get(f"{side}_ci95"), 2)
+    return Cell(share.main, f"{share.soft}; {ends}") if ends else share
 
 
 def _of(rows: Iterable[Mapping[str, Any]], structure: str) -> Rows:
@@ -179,25 +229,10 @@ def _numbers(title: str, unit: str, bins: list[Mapping[str, Any]], recall: bool)
     )
     for one in bins:
         dice = one.get("dice")
-        middle = Cell("-")
-        if isinstance(dice, Mapping):
-            middle = Cell(number(dice.get("median"), 2), span((dice.get("q25"), dice.get("q75")), 2))
         share: tuple[Cell | str, ...] = ()
         if recall:
             share = (number(one.get("found")), Cell(number(one.get("recall"), 2), span(one.get("recall_ci95"), 2)))
-        table.add(charts.span(one.get("low"), one.get("high")), number(one.get("n")), *share, mean(dice, 2), middle)
+        table.add(
+            name_of_bin(one.get("low"), one.get("high")), number(one.get("n")), *share, mean(dice, 2), median(dice, 2)
+        )
     return table
-
-
-def _nested(found: Any) -> Table | None:
-    """Whatever figures there are, a row each."""
-    if not isinstance(found, Mapping) or not found:
-        return None
-    table = Table((("", ""), ("", "")))
-    for name, value in found.items():
-        label = str(name).replace("_", " ")
-        if isinstance(value, Mapping) and "mean" in value:
-            table.add(label, Cell(f"{number(value['mean'])} (n {value.get('n')})", span(value.get("ci95"))))
-        elif not isinstance(value, (Mapping, list)):
-            table.add(label, number(value))
-    return table if table.rows else None

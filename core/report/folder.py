@@ -25,12 +25,14 @@ class Evaluation:
         summary: ``summary.json``.
         tables: rows by table; empty where the file is not there.
         views: by case.
+        looks: how often these cases were evaluated (``looks.jsonl``); 0 if that is not counted.
     """
 
     folder: Path
     summary: Mapping[str, Any]
     tables: Mapping[str, Rows]
     views: Mapping[str, View]
+    looks: int = 0
 
     def of(self, *path: str) -> Any:
         """A figure of the summary; None where it is not there."""
@@ -74,7 +76,10 @@ def read_evaluation(folder: Path) -> Evaluation:
     if not isinstance(summary, dict):
         raise UserError(f"{path}: not a summary of an evaluation; run tools/evaluate.py again")
     tables = {name: _rows(folder / f"{name}.csv") for name in TABLES}
-    return Evaluation(folder, summary, tables, _views(folder / "views", {row["case"] for row in tables["cases"]}))
+    views = _views(folder / "views", {row["case"] for row in tables["cases"]})
+    looks = folder / "looks.jsonl"
+    count = len(looks.read_text(encoding="utf-8").splitlines()) if looks.is_file() else 0
+    return Evaluation(folder, summary, tables, views, count)
 
 
 def _rows(path: Path) -> Rows:

@@ -14,7 +14,7 @@ from core.report.views import View
 
 VIEW_BYTES = 36_000_000
 """Of all views in a page together: in base64, 48 MB."""
-LISTED = 4000
+LISTED = 2000
 """Lesions in the list, at most; missed ones first."""
 
 CASE_COLUMNS: tuple[tuple[str, bool, str], ...] = (
@@ -106,7 +106,7 @@ def lesion_rows(e: Evaluation) -> tuple[list[dict[str, Any]], int]:
     for kind, row in kept[:LISTED]:
         says = [PLACES.get(row.get("place") or "", "")] if kind == "false" else []
         says += [name.replace("_", " ") for name in str(row.get("features") or "").split(";")]
-        name = f"{row['case']} / {'p' if row['side'] == 'pred' else ''}{row['lesion']}"
+        name = f"{row['case']}\u00a0/\u00a0{'p' if row['side'] == 'pred' else ''}{row['lesion']}"
         values = {
             "lesion": name,
             "is": kind,

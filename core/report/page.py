@@ -10,7 +10,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from core.report import findings, lists, lits, scores
+from core.report import detection, findings, lists, lits, scores
 from core.report.cells import number
 from core.report.folder import Evaluation, read_evaluation
 from core.report.tables import whole_file
@@ -47,6 +47,7 @@ def page(e: Evaluation) -> str:
     lesions, unlisted = lists.lesion_rows(e)
     model, no_model = findings.model(e)
     froc, no_froc = findings.froc(e)
+    calibration, no_calibration = findings.calibration(e)
     return environment.get_template("page.html").render(
         css=_file("page.css"),
         scripts=[_file(name) for name in ("decode.js", "viewer.js", "page.js")],
@@ -58,11 +59,14 @@ def page(e: Evaluation) -> str:
         tiles=scores.tiles(e),
         headline=scores.headline(e),
         score_notes=scores.notes(e),
-        lesion_table=scores.lesion_table(e),
-        quality=scores.quality_table(e),
-        sizes=scores.size_tables(e),
+        lesion_table=detection.lesion_table(e),
+        quality=detection.quality_table(e),
+        sizes=detection.size_tables(e),
         froc=froc,
         no_froc=no_froc,
+        calibration=calibration,
+        no_calibration=no_calibration,
+        probabilities=findings.probabilities(e),
         apart=scores.told_apart(e),
         distributions=findings.distributions(e),
         end_slices=findings.end_slices(e),
@@ -72,7 +76,7 @@ def page(e: Evaluation) -> str:
         no_model=no_model,
         false_positives=findings.false_positives(e),
         analysed=isinstance(e.of("error_analysis"), Mapping),
-        free=scores.free_table(e),
+        free=detection.free_table(e),
         lits=lits.lits_table(e),
         folds=scores.fold_table(e),
         case_columns=lists.used(lists.CASE_COLUMNS, cases),
@@ -93,10 +97,12 @@ def page(e: Evaluation) -> str:
 def title(e: Evaluation) -> str:
     """What was evaluated, in a few words."""
     source = _source(e)
-    name = source.get("run") or source.get("pred") or source.get("folds") or e.folder.resolve().name
-    if isinstance(name, list):
-        return f"{len(name)} folds"
-    return Path(str(name)).name or str(name)
+    if isinstance(source.get("folds"), list):
+        return f"{len(source['folds'])} folds, {e.folder.resolve().name}"
+    if source.get("pred"):
+        return f"{source['pred']} against {source.get('ref')}"
+    name = str(source.get("run") or e.folder.resolve())
+    return Path(name).name or name
 
 
 def _source(e: Evaluation) -> Mapping[str, Any]:
@@ -114,6 +120,8 @@ def _facts(e: Evaluation, source: Mapping[str, Any]) -> list[str]:
         averaged = ", averaged weights" if source.get("averaged_weights") else ""
         step = f" at step {source['step']}" if source.get("step") is not None else ""
         facts.append(f"checkpoint {source['checkpoint']}{step}{averaged}")
+    if e.looks:
+        facts.append(f"look {e.looks} at these cases")
     if source.get("time"):
         facts.append(f"measured {str(source['time'])[:16].replace('T', ' ')}")
     return facts
@@ -122,6 +130,9 @@ def _facts(e: Evaluation, source: Mapping[str, Any]) -> list[str]:
 def _notes(e: Evaluation) -> list[str]:
     """What a reader has to know before any number."""
     notes = [value for value in e.summary.values() if isinstance(value, str)]  # what marks the whole evaluation
+    source = _source(e)
+    notes += [str(source["tuned"])] if source.get("tuned") else []
+    notes += [f"Overridden on the command line: {_names(source['overrides'])}"] if source.get("overrides") else []
     listed = e.summary.get("notes")
     notes += [str(note) for note in listed] if isinstance(listed, list) else []
     if e.cases and e.patients < scores.LEAST_PATIENTS:
@@ -147,7 +158,7 @@ def _names(names: Any) -> str:
 def _facts_of(view: View, dice: Any) -> dict[str, Any]:
     return {
         "case": view.case,
-        "says": "" if dice is None else f"tumour Dice {number(float(dice))}",
+        "says": "" if dice is None else f"Dice {number(float(dice))}",
         "shape": view.shape,
         "mm": view.spacing_mm,
         "trusted": view.spacing_trusted,

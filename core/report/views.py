@@ -31,7 +31,7 @@ LIMIT_BYTES = 260_000
 MARGIN_MM = 12.0
 """Around the livers of both sides, in plane."""
 
-_QUALITIES = (80, 65, 50, 40, 30, 22, 15, 8)
+_QUALITIES = (80, 76, 72, 65, 58, 50, 40, 30, 22, 15, 8)
 _SPACE = 3
 """Slices shown beyond the first and the last with any label."""
 

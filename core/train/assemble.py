@@ -122,8 +122,9 @@ def assemble(
         precision=settings.precision,
     )
     validates = bool(val) and settings.overfit is None
+    judge = Judge(settings.early_stop)
     if validates:
-        Judge(settings.early_stop).check(validation.names())
+        judge.check(validation.names())
     hooks = Hooks([(p.name, build(p)) for p in experiment.hook] if dist.rank() == 0 else [])
     if dist.rank() == 0:
         rundir.record(experiment, parts, hashes)
@@ -142,6 +143,7 @@ def assemble(
         data=data,
         augments=[build(p) for p in experiment.augment] if settings.overfit is None else [],
         evaluate=validation if validates else None,
+        judge=judge,
         hooks=hooks,
         device=device,
         total_steps=total,

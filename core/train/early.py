@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import registry
@@ -13,7 +13,7 @@ from core.measure.score import NEEDS, SCORE
 from core.settings import EarlyStop
 
 _UP = re.compile(r"(score|dice|iou|f1|recall|precision|specificity|pq|sq|rq|nsd_\d+mm)|(dice|iou)_\w+")
-_DOWN = re.compile(r"(loss|voe|\w*(assd|masd|rmsd|hd|hd95)_mm|ece|brier|false_positive\w*)")
+_DOWN = re.compile(r"(loss|voe|rvd_abs|rmse|max_abs|\w*(assd|masd|rmsd|hd|hd95)_mm|ece|brier|false_positive\w*)")
 
 GREATER = {"max": "greater", "min": "smaller"}
 """A direction in words: a figure is better the ... it is."""
@@ -23,6 +23,14 @@ def direction(name: str) -> Literal["min", "max"] | None:
     """Whether a figure (``val/tumour/dice``) is to be small or great; None where its name does not tell."""
     last = name.rpartition("/")[2]
     return "max" if _UP.fullmatch(last) else "min" if _DOWN.fullmatch(last) else None
+
+
+def listed(names: Iterable[str], between: str = "/") -> str:
+    """Names of figures for a message: those of two levels, and how many more there are."""
+    every = sorted(names)
+    deep = [name for name in every if name.removeprefix("val/").count(between) > 1]
+    more = [f"{len(deep)} more, such as {deep[0]}"] if deep else []
+    return ", ".join([*(name for name in every if name not in deep), *more])
 
 
 class Judge:
@@ -49,9 +57,7 @@ class Judge:
             if metric == f"val/{SCORE}":
                 raise UserError(f"train.early_stop.metric: there is no val/{SCORE}: {NEEDS}, or judge by val/loss")
             near = registry.suggest(metric, names)
-            raise UserError(
-                f"train.early_stop.metric: no metric '{metric}'{near}\n  there are {', '.join(sorted(names))}"
-            )
+            raise UserError(f"train.early_stop.metric: no metric '{metric}'{near}\n  there are {listed(names)}")
         wanted = direction(metric)
         if wanted is not None and wanted != mode:
             raise UserError(

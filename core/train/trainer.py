@@ -56,6 +56,7 @@ class Trainer:
 
     Args:
         evaluate: the validation; None without validation cases.
+        judge: says which validation is the best, and when to stop.
         record: what a checkpoint says of the run besides the training state (config, split, versions).
 
     Attributes:
@@ -76,6 +77,7 @@ class Trainer:
         data: TrainLoader,
         augments: Sequence[Any] = (),
         evaluate: Evaluate | None,
+        judge: Judge,
         hooks: Hooks,
         device: torch.device,
         total_steps: int,
@@ -108,7 +110,7 @@ class Trainer:
             device=device,
             sample_losses=self.feedback.wanted,
         )
-        self.judge, self.flags, self.watch = Judge(settings.early_stop), Flags(device), Watch(settings.timeout_s)
+        self.judge, self.flags, self.watch = judge, Flags(device), Watch(settings.timeout_s)
         self.meter = Meter(["loss", *objective.names, "gradient_norm"], device)
         self.writer = Writer(run, settings.keep_last, lambda path: self.hooks.emit("saved", self.state(), path))
         self.step, self.evaluated_step, self.skipped = 0, 0, 0

@@ -13,7 +13,7 @@ from core.infer.evaluate import merge_tables, summarise
 from core.measure.pair import CasePair
 from core.measure.score import SCORE, CaseScore, halves, score
 from core.measure.score import measure as measure_score
-from core.train.early import GREATER, direction
+from core.train.early import GREATER, direction, listed
 from core.train.validate import flatten, tiny_pair
 
 Mode = Literal["min", "max"]
@@ -73,9 +73,9 @@ class Figure:
         given = [(metric, _given(metric)) for metric in metrics]
         self.metrics = [metric for metric, names in given if self.name in names]
         if not self.metrics:
-            known = sorted({SCORE, *(n for _, names in given for n in names)})
+            known = {SCORE, *(n for _, names in given for n in names)}
             near = registry.suggest(self.name, known)
-            raise UserError(f"--objective {name}: no such figure{near}\n  there are {', '.join(known)}")
+            raise UserError(f"--objective {name}: no such figure{near}\n  there are {listed(known, '.')}")
         wanted = direction(self.name.replace(".", "/"))
         if wanted is not None and mode is not None and mode != wanted:
             raise UserError(f"--mode {mode}: {self.name} is better the {GREATER[wanted]} it is")

@@ -127,7 +127,8 @@ def _detection(rows: Rows, column: str, suffix: str) -> dict[str, Any]:
 
 def _dice_per_case(rows: Rows) -> _Summed:
     pred, ref, both = (_column(rows, f"lesion_voxels_{side}") for side in ("pred", "ref", "both"))
-    return np.where(pred + ref > 0, 2 * both / np.maximum(pred + ref, 1), 1.0), np.ones(len(rows))
+    empty = np.array([0.0 if row.get("missing") else 1.0 for row in rows])
+    return np.where(pred + ref > 0, 2 * both / np.maximum(pred + ref, 1), empty), np.ones(len(rows))
 
 
 def _dice_global(rows: Rows, structure: str) -> _Summed:

@@ -54,7 +54,7 @@ class Volume:
         for structure in ("liver", "parenchyma", "tumour"):
             own = [row for row in rows if row["structure"] == structure]
             out[structure]["rvd_abs"] = describe(np.abs(overlap.values(own, "rvd")), overlap.patients(own))
-        out["burden"] = _burden([row for row in rows if row["structure"] == "tumour"])
+        out["tumour_burden"] = _burden([row for row in rows if row["structure"] == "tumour"])
         return out
 
 

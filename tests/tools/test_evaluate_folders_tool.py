@@ -121,6 +121,22 @@ def test_a_missing_prediction_that_is_let_through_scores_as_missed_everywhere(tw
     )
 
 
+def test_what_is_let_through_later_keeps_what_was_measured(two, capsys):
+    for n in (5, 7):
+        write(two / "pred" / f"test-segmentation-{n}.nii", labels() + np.uint8(n == 5))
+    (two / "pred" / "test-segmentation-6.nii").unlink()
+    with pytest.raises(UserError, match="it also holds 3"):
+        evaluate(two, "--allow", "missing", "metric=[dice]")
+    write(two / "pred" / "test-segmentation-5.nii", labels())
+    with pytest.raises(UserError) as error:
+        evaluate(two, "metric=[dice]")
+    assert str(error.value).startswith(
+        f"1 problem with {two / 'pred'} and {two / 'ref'}\n  case 'volume-6': no prediction"
+    )
+    assert evaluate(two, "--allow", "missing,extra", "metric=[dice]") == 0
+    assert "2 of 3 cases measured before\n" in capsys.readouterr().out
+
+
 def test_spacing_that_is_not_known_is_left_out_and_counted(two, capsys):
     write(two / "ref" / "segmentation-30.nii", labels())
     write(two / "pred" / "test-segmentation-30.nii", labels())

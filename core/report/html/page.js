@@ -12,7 +12,10 @@ const lesionOf = (row) => {
 };
 const lesionRows = all("#lesions tbody tr");
 const byCase = new Map();
-lesionRows.forEach(row => byCase.set(row.dataset.case, [...(byCase.get(row.dataset.case) || []), row]));
+for (const row of lesionRows) {
+  if (!byCase.has(row.dataset.case)) byCase.set(row.dataset.case, []);
+  byCase.get(row.dataset.case).push(row);
+}
 const lesionsOf = index => (byCase.get(String(index)) || []).map(lesionOf).filter(Boolean);
 
 const viewers = all(".viewer").map(root => new Viewer(root, lesionsOf));

@@ -115,9 +115,30 @@ def summary_of(tables: dict[str, list], *, phantom=True) -> dict:
     }
     out["tumour_free"] |= {"false_positive_volume_ml": describe([row["volume_ml_pred"] for row in free])}
     out["tumour_free"] |= {"false_positive_lesions": describe([row["lesions_pred"] for row in free])}
-    out["calibration"] = {"ece": 0.021, "brier": 0.034}
+    out["calibration"] = {
+        **{
+            "available": True,
+            "why": None,
+            "inside": "liver of the reference",
+            "of": "tumour",
+            "ece": 0.021,
+            "brier": 0.034,
+        },
+        "per_case": {"ece": describe([0.02, 0.03]), "brier": describe([0.03, 0.04])},
+        "reliability": [
+            {"low": 0.0, "high": 0.5, "voxels": 900, "predicted": 0.1, "observed": 0.2},
+            {"low": 0.5, "high": 1.0, "voxels": 90, "predicted": 0.9, "observed": 0.75},
+        ],
+    }
     for mode in ("lits_published", "lits_documented"):
-        out[mode] = {"tumour_dice_per_case": out["tumour"]["dice"]["mean"], "recall_0.5": 0.41, "assd": 1.9}
+        lesion = {
+            "dice_per_case": out["tumour"]["dice"]["mean"],
+            "recall": 0.41,
+            "recall_ci95": interval(0.41, len(tumour)),
+        }
+        out[mode] = {"cases": len(tumour), "lesion": lesion, "liver": {"assd_mm": 1.9}}
+    out["surface"] = {"definition": "edge6", "cases_with_slices_above_tolerance": {"1": len(tumour), "2": 0}}
+    out["tumour_burden"] = {"rmse": 0.012, "rmse_ci95": None, "max_abs": 0.03}
     edges = {
         "diameter_mm": (0, 10, 15, 20, 60),
         "cnr": (0, 1, 2, 3, 6),
@@ -205,6 +226,9 @@ def summary_of(tables: dict[str, list], *, phantom=True) -> dict:
         },
         "distribution": distribution,
     }
+    out["error_analysis"]["probability"] = {"missed": describe([0.1]), "found": describe([0.7, 0.9])}
+    fares = {"n": 5, "zero": 2, "p_zero": 0.4, "p_zero_ci95": None, "dice": describe([0.0, 0.5])}
+    distribution["end_slices"] = {"lesions": 5, "first": fares, "middle": fares, "last": fares}
     out["phantom"] = phantom
     out["provenance"] = {
         **{

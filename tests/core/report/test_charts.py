@@ -5,7 +5,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from core.report import charts
+from core.report import charts, curves
+from core.report.drawing import span
 
 EVIL = '<script>x</script>"&'
 
@@ -47,12 +48,20 @@ def test_bins_show_recall_and_dice_with_their_intervals_and_gaps_are_not_bridged
 
 
 def test_froc_has_a_step_for_each_point_and_marks_what_is_quoted():
-    drawing = charts.froc([[0.0, 0.2], [1.0, 0.6], [20.0, 0.9]], {"1": 0.6, "8": 0.6, "4": None})
+    drawing = curves.froc([[0.0, 0.2], [1.0, 0.6], [20.0, 0.9]], {"1": 0.6, "8": 0.6, "4": None})
     assert len(shapes(drawing, "circle", "mark recall")) == 2
     assert "recall 0.60 at 1 false positives a case" in drawing
     (curve,) = shapes(drawing, "polyline", "curve recall")
     heights = [float(point.split(",")[1]) for point in curve.get("points").split()]
     assert heights == pytest.approx([188 - 0.2 * 164, 188 - 0.2 * 164, 188 - 0.6 * 164, 188 - 0.6 * 164], abs=0.06)
+
+
+def test_probabilities_that_come_true_lie_on_the_diagonal():
+    bins = [{"voxels": 5, "predicted": 0.25, "observed": 0.25}, {"voxels": 0, "predicted": None, "observed": None}]
+    drawing = curves.reliability([*bins, {"voxels": 7, "predicted": 1.0, "observed": 0.5}])
+    marks = shapes(drawing, "circle", "mark recall")
+    assert [(float(m.get("cx")), float(m.get("cy"))) for m in marks] == [(127.0, 144.5), (388.0, 101.0)]
+    assert "predicted 1.00, observed 0.50, 7 voxels" in drawing
 
 
 def test_odds_ratios_are_logarithmic_around_one():
@@ -84,10 +93,11 @@ def test_rates_of_missed_and_found_are_told_apart_by_shape():
         charts.histogram("none", [], "cases", "liver"),
         charts.binned(EVIL, EVIL, [{"low": 0, "high": 1, "n": 1, "recall": 0.5, "dice": None}]),
         charts.binned("none", "", []),
-        charts.froc([], {}),
+        curves.froc([], {}),
         charts.forest([{"name": EVIL, "unit": EVIL, "odds_ratio": 1e9, "ci95": [1e-9, None]}]),
         charts.forest([]),
         charts.shares([]),
+        curves.reliability([]),
     ],
 )
 def test_whatever_comes_it_is_one_well_formed_element(drawing):
@@ -101,4 +111,4 @@ def test_whatever_comes_it_is_one_well_formed_element(drawing):
     ("low", "high", "name"), [(0, 10, "0 to 10"), (20, None, ">= 20"), (None, 5, "< 5"), (None, None, "all")]
 )
 def test_bins_have_names(low, high, name):
-    assert charts.span(low, high) == name
+    assert span(low, high) == name

@@ -6,7 +6,7 @@ import re
 import pytest
 
 from core.errors import UserError
-from core.report import lists, scores
+from core.report import detection, lists, lits, scores
 from core.report.folder import read_evaluation
 from core.report.page import page, write_report
 from core.report.tables import write_json
@@ -52,6 +52,7 @@ def test_it_says_what_a_reader_has_to_know_first(html):
     assert "a difference of one point of Dice (0.01) cannot be told apart unpaired" in text
     assert "On phantoms this describes the generator." in text
     assert "none is called the cause" in text
+    assert "NSD is coarse where slices are farther apart than its tolerance: 6 cases at 1 mm." in text
 
 
 def test_the_tumour_dice_is_given_twice_with_n(folder):
@@ -60,10 +61,20 @@ def test_the_tumour_dice_is_given_twice_with_n(folder):
     everything, bearing = rows["Dice, all cases"], rows["Dice, cases that have one"]
     assert (everything[1].main, everything[4].main) == (f"{e.of('tumour', 'dice', 'mean'):.3f}", "6")
     assert (bearing[1].main, bearing[4].main) == (f"{e.of('tumour', 'dice', 'mean_tumour_bearing'):.3f}", "4")
-    assert [row[0].main for row in scores.lesion_table(e).rows] == [
+    assert [row[0].main for row in detection.lesion_table(e).rows] == [
         *("any overlap", "IoU > 0.1", "IoU > 0.5"),
         *("10 % of it predicted", "any overlap, mean over cases"),
     ]
+
+
+def test_strict_and_both_modes_of_lits_stand_side_by_side(folder):
+    e = read_evaluation(folder)
+    rows = {row[0].main: [cell.main for cell in row[1:]] for row in lits.lits_table(e).rows}
+    dice = f"{e.of('tumour', 'dice', 'mean'):.3f}"
+    assert rows["tumour Dice per case"] == [dice] * 3
+    assert rows["lesion recall at 0.5"] == [f"{e.of('lesions', 'iou_0.5', 'recall'):.3f}", "0.410", "0.410"]
+    assert rows["liver ASSD, mm"][1:] == ["1.900", "1.900"]
+    assert rows["cases"] == ["-", "6", "6"]
 
 
 def test_lists_have_missed_lesions_first_and_count_per_case(folder):
@@ -87,8 +98,12 @@ def test_marks_of_the_evaluation_are_shown(folder, tmp_path):
         "runs": ["a", "b"],
         "spread": {"tumour.dice.mean": {"mean": 0.5, "sd": 0.1, "values": [0.4, 0.6]}},
     }
+    summary["provenance"] |= {"tuned": "tuned: threshold 0.4", "overrides": ["postprocess=[]"]}
     write_json(tmp_path / "summary.json", summary)
+    (tmp_path / "looks.jsonl").write_text("{}\n{}\n")
     html = page(read_evaluation(tmp_path))
+    assert "look 2 at these cases" in words(html)
+    assert "<li>tuned: threshold 0.4</li><li>Overridden on the command line: postprocess=[]</li>" in html
     assert html.count('<li class="warning">selected on these cases: optimistic</li>') == 1
     assert '<li class="warning">--allow missing: case-7</li>' in html
     assert "&lt;script&gt;document.title=&#34;1&#34;&lt;/script&gt;&amp;&#39;&#34; repaired" in html
@@ -110,7 +125,7 @@ def drop(summary, *names):
         (("views",), (), "No pictures: this folder has no views/ ."),
         (
             ("cases.csv", "slices.csv", "lesions.csv", "views"),
-            ("tumour", "liver", "lesions", "error_analysis"),
+            ("tumour", "liver", "parenchyma", "lesions", "error_analysis"),
             "No overlap was measured",
         ),
         (("cases.csv",), ("provenance",), "Not recorded."),
@@ -133,12 +148,14 @@ def test_parts_that_could_not_be_had_say_why(folder, tmp_path):
     why = "3 events, and 20 are needed for 2 terms"
     summary["error_analysis"]["detection_model"] = {"available": False, "why": why, "terms": []}
     summary["error_analysis"]["features"] = []
+    summary["calibration"] = {"available": False, "why": "nothing was predicted"}
     summary["error_analysis"]["false_positives"] = {"n": 0, "by_place": []}
     write_json(tmp_path / "summary.json", summary)
     text = words(page(read_evaluation(tmp_path)))
     assert "Not available: no probabilities were kept." in text
     assert f"No model of detection: {why}." in text
     assert "No false lesion." in text
+    assert "Not available: nothing was predicted." in text
 
 
 def test_views_that_do_not_fit_are_left_out_the_chosen_ones_last(folder):

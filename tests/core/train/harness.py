@@ -44,6 +44,7 @@ def experiment(folder: Path, *, shared: Path | None = None, **sections: object) 
         "plugins": ["small.py"],
         "source": {"name": "lits", "root": str(data / "scans")},
         "store": str(data / "store"),
+        "prepare": {"workers": 1},
         "run": str(folder / "run"),
         "split": {"name": "stratified", "test": 0.25, "val": 0.25, "seed": 0},
         "dataset": {"name": "slices", "channels": 3},

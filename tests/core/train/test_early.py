@@ -56,6 +56,16 @@ def test_a_figure_that_one_validation_lacks_is_no_improvement_and_no_error():
     assert not early.patience_is_over()
 
 
+def test_a_long_list_of_names_is_cut_short():
+    names = ["val/tumour/dice", "val/lesions/any/f1", "val/loss", "val/lesions/any/fp"]
+    with pytest.raises(UserError) as error:
+        judge(metric="val/tumor/dice", mode="max").check(names)
+    assert str(error.value) == (
+        "train.early_stop.metric: no metric 'val/tumor/dice', did you mean 'val/tumour/dice'?\n"
+        "  there are val/loss, val/tumour/dice, 2 more, such as val/lesions/any/f1"
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "wanted"),
     [

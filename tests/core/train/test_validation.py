@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import runpy
 import subprocess
 import sys
 
@@ -41,23 +42,25 @@ from core.train.validate import Validation
 registry.discover("plugins")
 plan = lambda kind, text: make_plan(kind, config.parse(text), kind, [])
 device = dist.start(60)
-folder, stopping = Path(sys.argv[1]), sys.argv[2]
+folder = Path(sys.argv[1])
 torch.manual_seed(0)
 network = Network(torch.nn.Identity(), torch.nn.Conv2d(1, 3, 3, padding=1), Geometry())
 store, asked = Store(folder / "store"), []
 
-def stop():
+def stop(at=None):
     asked.append(None)
-    return str(dist.rank()) == stopping and len(asked) == 2
+    return dist.rank() == 1 and len(asked) == at
 
 validation = Validation(
     store=store, cases=store.cases[:7], geometry=Geometry(), inferer=plan("inferer", "{{name: slices}}"),
     metrics=[plan("metric", "{{name: dice}}")], postprocess=[], device=device, precision="fp32",
     objective=Objective([("cross_entropy", 1.0, torch.nn.CrossEntropyLoss(ignore_index=255))]),
 )
+stopped = (validation(network, lambda: stop(2)), len(asked))
+asked.clear()
 result = validation(network, stop)
-out = None if result is None else (result.metrics, result.rows, result.examples)
-(folder / f"rank{{dist.rank()}}.pickle").write_bytes(pickle.dumps((out, len(asked))))
+out = (result.metrics, result.rows, result.examples)
+(folder / f"{{dist.world()}}_{{dist.rank()}}.pickle").write_bytes(pickle.dumps((stopped, out, len(asked))))
 dist.stop()
 """
 
@@ -73,11 +76,15 @@ def folder(tmp_path_factory):
     return folder
 
 
-def on(folder, ranks, stopping="none"):
-    """What each rank's validation gave, and how often each was asked whether to stop."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"] if ranks > 1 else []
+@pytest.fixture(scope="module")
+def three(folder):
+    """What each of three ranks found: the validation that rank 1 stopped, and the one that went on to its end.
+
+    Each is what the validation gave and how often it asked whether to stop.
+    """
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3"]
     done = subprocess.run(
-        [sys.executable, *launcher, str(folder / "ranks.py"), str(folder), stopping],
+        [sys.executable, *launcher, str(folder / "ranks.py"), str(folder)],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -85,7 +92,11 @@ def on(folder, ranks, stopping="none"):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return [pickle.loads((folder / f"rank{r}.pickle").read_bytes()) for r in range(ranks)]
+    return [found(folder, 3, rank) for rank in range(3)]
+
+
+def found(folder, world, rank):
+    return pickle.loads((folder / f"{world}_{rank}.pickle").read_bytes())
 
 
 def validation(folder, *metrics, cases=None, postprocess=()):
@@ -117,14 +128,16 @@ class Everywhere(torch.nn.Module):
 
 
 @pytest.mark.slow
-def test_three_ranks_give_the_rows_and_slices_of_one_and_the_slices_on_rank_0_alone(folder):
-    ((alone, asked),) = on(folder, 1)
+def test_three_ranks_give_the_rows_and_slices_of_one_and_the_slices_on_rank_0_alone(folder, three, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["ranks.py", str(folder)])
+    runpy.run_path(str(folder / "ranks.py"))
+    _, alone, asked = found(folder, 1, 0)
     assert asked == 7
-    found = on(folder, 3)
-    assert sum(asked for _, asked in found) == 7
-    for (metrics, rows, _), _ in found:
+    assert "val/score" in alone[0]
+    assert sum(asked for _, _, asked in three) == 7
+    for _, (metrics, rows, _), _ in three:
         assert (metrics, rows) == alone[:2]
-    first, *others = [examples for (_, _, examples), _ in found]
+    first, *others = [examples for _, (_, _, examples), _ in three]
     assert others == [[], []]
     assert [(e.case, e.z) for e in first] == [(e.case, e.z) for e in alone[2]]
     for mine, theirs in zip(first, alone[2], strict=True):
@@ -133,11 +146,10 @@ def test_three_ranks_give_the_rows_and_slices_of_one_and_the_slices_on_rank_0_al
 
 
 @pytest.mark.slow
-def test_one_rank_that_is_asked_to_stop_ends_the_validation_of_all(folder):
+def test_one_rank_that_is_asked_to_stop_ends_the_validation_of_all(three):
     # Rank 1 stops before its second case; the others have their own cases done by the time they hear of it.
-    found = on(folder, 3, stopping="1")
-    assert [result for result, _ in found] == [None] * 3
-    assert found[1][1] == 2
+    assert [result for (result, _), _, _ in three] == [None] * 3
+    assert three[1][0][1] == 2
 
 
 def test_stops_before_the_next_case(folder):
