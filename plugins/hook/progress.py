@@ -27,7 +27,9 @@ class Progress:
     Example: {name: progress}
     """
 
-    def __init__(self, *, metrics: tuple[str, ...] = ("val/loss", "val/score", "val/liver/dice", "val/tumour/dice")) -> None:
+    def __init__(
+        self, *, metrics: tuple[str, ...] = ("val/loss", "val/score", "val/liver/dice", "val/tumour/dice")
+    ) -> None:
         self._shown = metrics
         self._bar: Any = None
 

@@ -43,8 +43,8 @@ def test_workers_are_as_many_as_cases_and_cores_are_for(monkeypatch, wanted, cas
 
 
 def test_without_room_for_the_arrays_a_case_is_measured_in_place(tmp_path, monkeypatch):
-    monkeypatch.setattr(measuring, "_pool", lambda count: SimpleNamespace())
-    monkeypatch.setattr(measuring, "_end", lambda pool: None)
+    monkeypatch.setattr(measuring, "pool_of", lambda count: SimpleNamespace())
+    monkeypatch.setattr(measuring, "end_pool", lambda pool: None)
     monkeypatch.setattr(measuring.np, "save", _full)
     kept = {}
     with Measurers(RECIPE, 1, kept.__setitem__) as measurers:
