@@ -42,6 +42,9 @@ setup(
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.5",  # the tests start many processes that wait for each other: two at a time
             "hypothesis>=6.100",
+            "monai>=1.5",  # metrics are compared with those of three independent packages
+            "MedPy>=0.5.2",
+            "surface-distance>=0.1",
             "playwright>=1.49",  # drives an installed Chromium, to test the pages as they are seen
             "pyjpegls>=1.5",  # and JPEG-LS ones
             "ruff>=0.9",

@@ -14,7 +14,7 @@ from core.bench.volumes import BareNetwork, Clock, Subject, TimedInferer, pick, 
 from core.contracts import Metric, OnLogits, Prediction, Rows
 from core.data.store import Store
 from core.data.volume import Volume
-from core.infer.evaluate import evaluate_case
+from core.infer.evaluate import evaluate_case, want_probabilities
 from core.measure.pair import CasePair
 
 
@@ -49,6 +49,7 @@ def bench_evaluate(subject: Subject, store: Store, *, cases: int, blocks: int) -
                     postprocess=postprocess,
                     metrics=metrics,
                     info=store.info(case),
+                    probabilities=want_probabilities(subject.metrics),
                 )
 
     whole_inferer = subject.inferer()

@@ -26,7 +26,8 @@ class Lits:
     Lesions by 6-connectivity, merged where one prediction covers several or several cover one; detected at an overlap
     of more than 0 and more than 0.5; Dice, VOE, RVD and surface distances (edge18) over detected merged lesions alone,
     so that misses do not hurt them. ``lits_published`` repeats the program's defect: its "IoU" at 0.5 is the
-    intersection over the reference, unless ids happen to agree. ``lits_documented`` takes the IoU.
+    intersection over the reference, or over it and another lesion, unless ids happen to agree. ``lits_documented``
+    takes the IoU.
 
     Tables: ``lits`` (one row a case), ``lits_lesions`` (one row a merged pair; scores where it is detected).
     Source: Bilic et al., The Liver Tumor Segmentation Benchmark (LiTS), Med Image Anal 84, 2023, arXiv:1901.04056;

@@ -127,6 +127,7 @@ def test_evaluate_a_run_with_its_best_checkpoint(tmp_path):
     with forgotten():
         make_run(tmp_path)
     overrides = ("postprocess=[{name: drop_small, min_voxels: 3}, largest_component]", "dataset.size=24")
+    overrides += ("metric=[dice, iou]",)
     data, text = measured(tmp_path, "evaluate", "run", *overrides, "--cases", 1, "--blocks", 2)
     assert list(rows(data, "speed")) == ["bare network", "evaluation", "the parts below"]
     assert_speeds(data, "speed", ("rate", "ratio"), 2)

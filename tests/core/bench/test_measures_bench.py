@@ -1,7 +1,9 @@
 """The metrics against other ways: that all ways measure the same, and what the tables hold; never how fast."""
 
 import dataclasses
+import importlib.util
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,3 +112,29 @@ def test_a_system_that_is_not_installed_is_named(monkeypatch):
         "pip install no-such, or leave monai out"
     )
     assert versions([]) == {}
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """The arguments of tools/bench.py as it reads them."""
+    spec = importlib.util.spec_from_file_location(
+        "bench_tool", Path(measures.__file__).parents[2] / "tools" / "bench.py"
+    )
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+
+    def parse_words(*words):
+        monkeypatch.setattr("sys.argv", ["bench.py", *words])
+        return tool._parse()
+
+    return parse_words
+
+
+def test_the_tool_s_arguments(parse, capsys):
+    args = parse("evaluate", "--against", "medpy,lits", "--large", "--cases", "3")
+    assert (args.against, args.large, args.cases, args.slices) == (["lits", "medpy"], 600, 3, 110)
+    assert parse("evaluate").against == []
+    with pytest.raises(SystemExit):
+        parse("evaluate", "--against", "mona")
+    said = "argument --against: no 'mona', did you mean 'monai'?; there are lits, surface_distance, monai, medpy"
+    assert said in capsys.readouterr().err

@@ -265,7 +265,5 @@ def test_the_metrics_are_those_that_the_runs_declare(tmp_path):
     assert [metric.name for metric in found.metrics] == ["liver/iou", "tumour/dice"]
     assert found.declared
     (runs[1] / "config.yaml").write_text("compare: [liver/dice]\n")
-    with pytest.raises(
-        UserError, match=r"compare: differ; choose with --metrics\n  .*: liver/iou, tumour/dice"
-    ):
+    with pytest.raises(UserError, match=r"compare: differ; choose with --metrics\n  .*: liver/iou, tumour/dice"):
         compare(load(runs))
