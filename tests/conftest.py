@@ -55,3 +55,16 @@ def installed(tmp_path_factory):
     done = subprocess.run([*command, "--target", folder / "site", source], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """An installed Chromium, driven by Playwright; pages are opened in it from files."""
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if found is None:
+        pytest.skip("no Chromium is installed, so the page is not looked at in a browser (CI installs one)")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as running:
+        opened = running.chromium.launch(executable_path=found, args=["--headless", "--no-sandbox", "--disable-gpu"])
+        yield opened
+        opened.close()

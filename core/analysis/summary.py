@@ -37,7 +37,8 @@ def summarise(tables: Mapping[str, Rows], limits: Thresholds) -> dict[str, Any]:
         "detection_model": detection_model(ref),
         "features": _features(missed, hit, limits),
         "probability": {
-            name: describe(values(rows, "probability")) for name, rows in (("missed", missed), ("found", hit))
+            name: describe(values(rows, "probability"), [patient(row) for row in rows])
+            for name, rows in (("missed", missed), ("found", hit))
         },
         "false_positives": _false_positives(wrong),
         "distribution": {
@@ -73,6 +74,7 @@ def _false_positives(rows: Sequence[Row]) -> dict[str, Any]:
     by_place = []
     for place in PLACES:
         own = [row for row in rows if row["place"] == place]
-        sizes = {column: describe(values(own, column)) for column in ("volume_ml", "mean_hu")}
+        whose = [patient(row) for row in own]
+        sizes = {column: describe(values(own, column), whose) for column in ("volume_ml", "mean_hu")}
         by_place.append({"place": place, "n": len(own), **sizes})
     return {"n": len(rows), "by_place": by_place}

@@ -224,6 +224,8 @@ def _same_settings(a: Evaluation, b: Evaluation) -> None:
     for path, what in (
         (("tumour", "dice", "empty"), "policy for empty masks"),
         (("lesions", "min_lesion_ml"), "smallest lesion that counts"),
+        (("surface", "definition"), "definition of a surface"),
+        (("surface", "empty"), "policy for distances to empty masks"),
     ):
         values = []
         for evaluation in (a, b):

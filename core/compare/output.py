@@ -12,7 +12,7 @@ from core.compare.page import page
 from core.compare.result import Comparison
 from core.compare.tables import case_rows, difference_row, lesion_rows
 from core.errors import UserError
-from core.report.tables import whole_file, write_csv, write_json
+from core.report.tables import make_folder, whole_file, write_csv, write_json
 
 FILES = ("comparison.json", "comparison.csv", "comparison_cases.csv", "comparison_lesions.csv", "comparison.html")
 MADE_BY = "Hepar tools/compare.py"
@@ -52,7 +52,7 @@ def check_folder(folder: Path, comparison: Comparison) -> bool:
 
 def write(folder: Path, comparison: Comparison, *, when: str, command: str) -> None:
     """All files, each whole or not at all; first the one that says whose the others are."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "name another folder with -o")
     rows = [difference_row(comparison, row) for row in (*comparison.differences, *comparison.by_stratum)]
     write_json(folder / FILES[0], record(comparison, when, command))
     write_csv(folder / FILES[1], "comparison", rows)

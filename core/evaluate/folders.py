@@ -30,6 +30,7 @@ from core.experiment import Experiment, load
 from core.infer.evaluate import merge_tables
 from core.parallel import map_cases
 from core.report import figures
+from core.report.tables import make_folder
 
 NO_IMAGES = "no scans (--images): contrast, noise and border sharpness of lesions are empty"
 
@@ -61,7 +62,7 @@ def evaluate_folders(args: argparse.Namespace) -> int:
     pairs = pair_files(args.pred, args.ref, args.images, args.patients)
     folder = _folder(args, pairs)
     recipe = Recipe.of(plans)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder, "name another folder with -o")
     print(_head(args, pairs), flush=True)
     problems = [*pairs.problems, *_extra(pairs, rules)]
     missing = [] if "missing" in rules.allow else [files for files in pairs.cases if files.pred is None]
@@ -212,7 +213,7 @@ def _panel(files: CaseFiles, rules: Rules) -> figures.Panel:
 
 
 def _rules(args: argparse.Namespace) -> Rules:
-    allow = frozenset(kind for text in args.allow or () for kind in text.split(","))
+    allow = frozenset(kind.strip() for text in args.allow or () for kind in text.split(","))
     for kind in sorted(allow - ALLOW.keys()):
         known = "\n".join(f"  {name:<8} {what}" for name, what in ALLOW.items())
         raise UserError(f"--allow {kind}: no such thing{registry.suggest(kind, ALLOW)}\n{known}")

@@ -71,7 +71,8 @@ def pool_folds(args: argparse.Namespace) -> int:
     refuse_differences(folds)
     folder: Path = args.out or runs[0].resolve().with_name(f"{runs[0].resolve().name}_folds")
     _refuse_other(folder)
-    metrics = Recipe.of(load(runs[0]).metric).build()
+    # As the folds were evaluated, which refuse_differences found alike.
+    metrics = Recipe.of(load(runs[0], folds[0].provenance.get("overrides") or ()).metric).build()
     cases = sorted((case for fold in folds for case in fold.cases), key=natural)
     measured = merge_tables((fold.tables for fold in folds), order=cases)
     marks = _marks(folds, metrics, cases)
@@ -177,7 +178,8 @@ def spread_text(folds: Mapping[str, Any]) -> str:
 def _marks(folds: Sequence[Fold], metrics: Sequence[Metric], cases: Sequence[str]) -> dict[str, Any]:
     doubtful = _doubtful(folds)
     texts = dict.fromkeys(text for fold in folds for key in ("cropped", "selected") if (text := fold.summary.get(key)))
-    notes = [*texts, *([output.left_out(doubtful, len(cases))] if doubtful else [])]
+    hu = [text for fold in folds for text in fold.summary.get("notes") or [] if output.WINDOWED in text]
+    notes = [*texts, *([output.left_out(doubtful, len(cases))] if doubtful else []), *hu]
     kept = {key: text for fold in folds for key in ("cropped", "selected") if (text := fold.summary.get(key))}
     return {
         "phantom": any(fold.summary.get("phantom") for fold in folds),

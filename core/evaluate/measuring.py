@@ -72,7 +72,7 @@ def measure_case(pair: CasePair, metrics: Sequence[Metric], view: Path, *, missi
     """
     tables = measure(metrics, pair)
     write_view(view, make_view(pair))
-    return as_missing(tables) if missing else tables
+    return as_missing(tables, trusted=pair.spacing_trusted) if missing else tables
 
 
 def choose_workers(wanted: int | None, cases: int, ranks: int = 1, *, all_cores: bool = False) -> int:

@@ -7,6 +7,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from core.report import figures, tables
 from core.report.page import write_report
 from core.report.terminal import terminal
 
+WINDOWED = "were windowed before"
 VERSIONS = ("torch", "numpy", "scipy", "nibabel", "connected-components-3d", "segmentation_models_pytorch")
 
 
@@ -113,7 +115,7 @@ def _tables_before(folder: Path) -> list[str]:
     """The tables of the evaluation that is written over; other files are not ours."""
     try:
         found = json.loads((folder / "summary.json").read_text(encoding="utf-8"))["tables"]
-        return [str(name) for name in found]
+        return [name for name in found if re.fullmatch(r"\w+", name)]
     except (OSError, ValueError, KeyError, TypeError):
         return []
 
@@ -149,4 +151,4 @@ def left_out(cases: Sequence[str], total: int, doubts: Mapping[str, str] | None 
 def windowed(cases: Sequence[str], total: int) -> str:
     """What is said of scans whose intensities are not HU."""
     some = ", ".join(cases[:8]) + (f" and {len(cases) - 8} more" if len(cases) > 8 else "")
-    return f"the intensities of {len(cases)} of {total} scans were windowed before, so contrast is not in HU: {some}"
+    return f"the intensities of {len(cases)} of {total} scans {WINDOWED}, so contrast is not in HU: {some}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -115,7 +115,7 @@ def pair_files(pred: Path, ref: Path, images: Path | None = None, patients: Path
 def _by_name(folder: Path, problems: list[str], *, images: bool = False) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    files = [Path(at) / name for at, _, names in os.walk(folder, followlinks=True) for name in sorted(names)]
+    files = list(_files(folder))
     volumes = [file for file in files if file.name.lower().endswith(ENDINGS) and not file.name.startswith(".")]
     if any(_LITS.fullmatch(bare(file.name)) for file in volumes):
         # LiTS has scans and labels side by side.
@@ -133,6 +133,17 @@ def _by_name(folder: Path, problems: list[str], *, images: bool = False) -> dict
             problems.append(f"'{name}' is there twice: {out[name]} and {file}; take one of them out")
         out.setdefault(name, file)
     return dict(sorted(out.items(), key=lambda item: natural(item[0])))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder; a folder that links lead to again is not read twice."""
+    seen = set[str]()
+    for at, inside, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(at) in seen:
+            inside.clear()
+            continue
+        seen.add(os.path.realpath(at))
+        yield from (Path(at) / name for name in sorted(names))
 
 
 def _match(refs: Mapping[str, Path], others: Mapping[str, Path], problems: list[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -74,7 +75,7 @@ def parse_labels(text: str) -> dict[int, int]:
     out: dict[int, int] = {}
     for part in text.split(","):
         name, _, value = (word.strip() for word in part.partition("="))
-        if name not in meaning or not value.lstrip("-").isdigit():
+        if name not in meaning or not re.fullmatch(r"-?[0-9]+", value):
             raise UserError(f"--labels: want liver=VALUE,tumour=VALUE (also background=VALUE), got '{text}'")
         if out.setdefault(int(value), meaning[name]) != meaning[name]:
             raise UserError(f"--labels: the value {value} has two meanings in '{text}'")

@@ -27,6 +27,7 @@ from core.infer.run import Run, digest, load_run, read_split
 from core.measure.pair import CasePair
 from core.parallel import map_cases
 from core.report import figures
+from core.report.tables import make_folder
 
 FOLDERS = {"test": "evaluation", "val": "evaluation_val", "external": "evaluation_external"}
 CROPPED = "cropped to the reference's liver: optimistic"
@@ -47,7 +48,7 @@ def evaluate_run(args: argparse.Namespace) -> int:
         check_grid(store.root, run.experiment.prepare)
         cases = read_split(run.folder, args.split, store)
         folder = run.folder / FOLDERS[args.split]
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         share = _Share(run, store, folder, args.save_predictions)
         if dist.rank() == 0:
             print(_head(run, args.split, cases, store), flush=True)
@@ -211,7 +212,7 @@ def _evaluation(
     shown: Sequence[tuple[str, figures.Panel]],
 ) -> output.Evaluation:
     phantom = _phantom(store, cases)
-    notes, marks = _notes(run, cases), {"phantom": phantom}
+    notes, marks = _notes(run, cases, args.split), {"phantom": phantom}
     source = _provenance(run, store, cases, args)
     kept = ("time", "command", "checkpoint", "checkpoint_hash", "step", "overrides", "cases")
     return output.Evaluation(
@@ -228,12 +229,16 @@ def _evaluation(
     )
 
 
-def _notes(run: Run, cases: Sequence[str]) -> dict[str, str]:
-    """What makes the figures better than they are, under the summary's key."""
+def _notes(run: Run, cases: Sequence[str], split: str) -> dict[str, str]:
+    """What makes the figures better than they are, under the summary's key.
+
+    Validation cases chose the best checkpoint; post-processing may have been chosen on any.
+    """
     out = {}
     if run.experiment.prepare.crop == "liver":
         out["cropped"] = CROPPED
-    if run.tuned is not None and set(run.tuned.cases) & set(cases):
+    chose = split == "val" and run.checkpoint.name == "best.pt"
+    if chose or (run.tuned is not None and set(run.tuned.cases) & set(cases)):
         out["selected"] = SELECTED
     return out
 

@@ -56,11 +56,9 @@ class Tally:
         place = {name: i for i, name in enumerate(self.patients)}
         total = np.bincount([place[p] for p in patients(rows)], weights=iou, minlength=len(place)).astype(np.float64)
         out = share("pq", total, tp + fp / 2 + fn / 2, self.patients)
-        return {
-            **out,
-            "sq": share("sq", total, tp, self.patients)["sq"],
-            "rq": share("rq", tp, tp + fp / 2 + fn / 2, self.patients)["rq"],
-        }
+        out.update(share("sq", total, tp, self.patients))
+        out.update(share("rq", tp, tp + fp / 2 + fn / 2, self.patients))
+        return out
 
 
 def share(name: str, numerator: np.ndarray, denominator: np.ndarray, whose: Sequence[str]) -> dict[str, Any]:
@@ -106,7 +104,7 @@ def summarise(
     out["froc"] = _froc(tables.get("candidates", []), cases, refs)
     out["min_lesion_ml"] = min_lesion_ml
     out["ignored"] = sum(row["ignored"] for row in rows)
-    free = [row for row in cases if row["voxels_ref"] == 0]
+    free = [row for row in cases if row["voxels_ref"] == 0 and not row.get("missing")]
     return {
         "lesions": out,
         "tumour_free": {"false_positive_lesions": describe(values(free, "fp_any"), patients(free))},

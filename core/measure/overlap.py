@@ -105,12 +105,14 @@ def summarise(tables: Mapping[str, Rows], names: Sequence[Figure], empty: Empty)
             figures["global"], figures["global_ci95"] = _pooled(own, name)
             if structure == "tumour":
                 with_tumour = describe(values(bearing, name), patients(bearing))
-                for key in ("mean", "median", "n"):
+                for key in ("mean", "median", "q25", "q75", "n"):
                     figures[f"{key}_tumour_bearing"] = with_tumour[key]
                 figures["mean_tumour_bearing_ci95"] = with_tumour["ci95"]
             figures["empty"] = empty
-            figures["both_empty"] = sum(row["voxels_pred"] == row["voxels_ref"] == 0 for row in own)
-            figures["one_empty"] = sum((row["voxels_pred"] == 0) != (row["voxels_ref"] == 0) for row in own)
+            given = [row for row in own if not row.get("missing")]  # no policy touches a prediction that is not there
+            figures["both_empty"] = sum(row["voxels_pred"] == row["voxels_ref"] == 0 for row in given)
+            figures["one_empty"] = sum((row["voxels_pred"] == 0) != (row["voxels_ref"] == 0) for row in given)
+            figures["missing"] = len(own) - len(given)
             out[structure][name] = figures
     foreground = [of["parenchyma"], of["tumour"]]
     for name in names:
@@ -122,15 +124,20 @@ def summarise(tables: Mapping[str, Rows], names: Sequence[Figure], empty: Empty)
 
 
 def tumour_free(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Cases without a tumour in the reference, from the tumour's rows: specificity and false-positive volume."""
+    """Cases without a tumour in the reference, from the tumour's rows: specificity and false-positive volume.
+
+    A missing prediction counts against the specificity, and has no volume.
+    """
     free = [row for row in rows if row["voxels_ref"] == 0]
+    given = [row for row in free if not row.get("missing")]
     clean = np.array([row["voxels_pred"] == 0 and not row.get("missing") for row in free], np.float64)
     return {
         "n": len(free),
-        "false_positive_cases": int((clean == 0).sum()),
+        **({"missing": len(free) - len(given)} if len(free) > len(given) else {}),
+        "false_positive_cases": sum(row["voxels_pred"] > 0 for row in given),
         "specificity": float(clean.mean()) if free else None,
         "specificity_ci95": ratio_interval(clean, np.ones(len(free)), patients(free)).ci95,
-        "false_positive_volume_ml": describe(values(free, "volume_ml_pred"), patients(free)),
+        "false_positive_volume_ml": describe(values(given, "volume_ml_pred"), patients(given)),
     }
 
 

@@ -46,7 +46,14 @@ def lesion_table(e: Evaluation) -> Table | None:
 
 def quality_table(e: Evaluation) -> Table | None:
     """How well lesions are outlined: found ones, all, each in its own region, and their boundaries."""
-    table = Table((("", ""), ("mean", "with its 95 % interval"), ("median", "with the quartiles"), ("n", "lesions")))
+    table = Table(
+        (
+            ("", ""),
+            ("mean", "with its 95 % interval"),
+            ("median", "with the quartiles"),
+            ("n", "lesions; CC-Dice: cases"),
+        )
+    )
     for name, label in (
         ("dice_detected", "Dice of found lesions"),
         ("dice_with_misses", "Dice of all lesions, missed ones 0"),
@@ -64,7 +71,7 @@ def quality_table(e: Evaluation) -> Table | None:
     pq = e.of("lesions", "pq")
     if isinstance(pq, Mapping):
         table.add("PQ at 0.5", with_interval(pq, "pq"), "", "")
-        parts = f"SQ {number(pq.get('sq'))}, RQ {number(pq.get('rq'))}"
+        parts = " and ".join(_with_ends(name, pq) for name in ("sq", "rq"))
         table.notes.append(f"PQ is the product of {parts}: how well matched lesions overlap, and how many are matched.")
     return table if table.rows else None
 
@@ -75,7 +82,7 @@ def size_tables(e: Evaluation) -> list[Table]:
     for name, label in THRESHOLDS:
         bins = e.of("lesions", "by_size", name)
         if isinstance(bins, Mapping) and bins:
-            table = Table((*_detection_columns("diameter, mm"), ("Dice", "of found lesions")), caption=label)
+            table = Table((*_detection_columns("diameter, mm"), ("Dice", "missed lesions 0")), caption=label)
             for size, figures in bins.items():
                 if isinstance(figures, Mapping):
                     _detection(table, _size(size), figures, mean(figures.get("dice")))
@@ -91,6 +98,8 @@ def free_table(e: Evaluation) -> Table | None:
         return None
     table = Table((("", ""), ("", "")))
     table.add("cases without a tumour in the reference", number(free["n"]))
+    if free.get("missing"):
+        table.add("of these without a prediction", number(free["missing"]))
     table.add("of these with a false tumour", number(free.get("false_positive_cases")))
     table.add("specificity", with_interval(free, "specificity"))
     for name, label, digits in (
@@ -102,6 +111,11 @@ def free_table(e: Evaluation) -> Table | None:
             cell = mean(free[name], digits)
             table.add(f"{label}, mean", Cell(cell.main, cell.soft or f"at most {number(most, digits)}"))
     return table
+
+
+def _with_ends(name: str, pq: Mapping[str, Any]) -> str:
+    cell = with_interval(pq, name)
+    return f"{name.upper()} {cell.main}{f' ({cell.soft})' if cell.soft else ''}"
 
 
 def _boundary(name: str) -> str:

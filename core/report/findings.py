@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from core.contracts import Rows
 from core.report import charts, curves
-from core.report.cells import Cell, Table, mean, median, number, percent, span
+from core.report.cells import Cell, Table, mean, median, number, percent, span, with_interval
 from core.report.drawing import span as name_of_bin
 from core.report.folder import Evaluation
 
@@ -73,7 +73,7 @@ def end_slices(e: Evaluation) -> Table | None:
     if not isinstance(found, Mapping) or not found.get("lesions"):
         return None
     columns = (("slices", ""), ("n", ""), ("Dice of 0", "share, with its 95 % interval"), ("mean", ""), ("median", ""))
-    table = Table(columns, caption=f"{found['lesions']} lesions that are on two slices or more")
+    table = Table(columns, caption=f"{found['lesions']} lesions that are on three slices or more")
     for name in ("first", "middle", "last"):
         one = found.get(name)
         if isinstance(one, Mapping):
@@ -114,7 +114,7 @@ def probabilities(e: Evaluation) -> Table | None:
     both = [e.of("error_analysis", "probability", side) for side in ("missed", "found")]
     if not all(isinstance(one, Mapping) for one in both) or not any(one.get("n") for one in both):
         return None
-    table = Table((("", ""), ("mean", ""), ("median", "with the quartiles"), ("n", "lesions")))
+    table = Table((("", ""), ("mean", "with its 95 % interval"), ("median", "with the quartiles"), ("n", "lesions")))
     table.caption = "Mean predicted tumour probability inside of a lesion"
     for name, one in zip(("missed", "found"), both, strict=True):
         table.add(name, mean(one), median(one), number(one.get("n")))
@@ -181,10 +181,10 @@ def calibration(e: Evaluation) -> tuple[Chart | None, str]:
         return None, ""
     if not found.get("available"):
         return None, str(found.get("why") or "no probabilities")
-    table = Table((("", ""), ("all voxels", ""), ("mean over cases", "with its 95 % interval")))
+    table = Table((("", ""), ("all voxels", "with its 95 % interval"), ("mean over cases", "with its 95 % interval")))
     for name, label in (("ece", "expected calibration error"), ("brier", "Brier score")):
         per_case = found.get("per_case") if isinstance(found.get("per_case"), Mapping) else {}
-        table.add(label, number(found.get(name), 4), mean((per_case or {}).get(name), 4))
+        table.add(label, with_interval(found, name, 4), mean((per_case or {}).get(name), 4))
     text = f"Probability of {found.get('of', 'tumour')} inside of the {found.get('inside', 'liver')}."
     bins = [one for one in found.get("reliability") or [] if isinstance(one, Mapping)]
     return Chart("Calibration", curves.reliability(bins), text, table), ""

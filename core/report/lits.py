@@ -59,6 +59,10 @@ def lits_table(e: Evaluation) -> Table | None:
     for key in dict.fromkeys(key for mode in flat for key in mode):
         if key not in known and not key.endswith("_ci95"):
             table.add(key.replace("_", " ").replace(".", ": "), NONE, *(with_interval(mode, key) for mode in flat))
+    table.notes.append(
+        "Detected lesions are those of any overlap in strict, of more than 0.5 in lits. RVD is (P - R) / R in strict "
+        "and (R - P) / P in lits; the greatest error of burden has a sign in lits alone."
+    )
     return table
 
 

@@ -135,15 +135,18 @@ def _notes(e: Evaluation) -> list[str]:
     notes += [f"Overridden on the command line: {_names(source['overrides'])}"] if source.get("overrides") else []
     listed = e.summary.get("notes")
     notes += [str(note) for note in listed] if isinstance(listed, list) else []
+    models = len(e.of("folds", "runs") or [""])
+    which = "one model" if models == 1 else f"{models} models, one a fold"
+    claim = f"a claim about a method wants three seeds or more, and this page is of {which}."
     if e.cases and e.patients < scores.LEAST_PATIENTS:
         notes.append(
             f"No intervals: {e.patients} patient{'s' * (e.patients != 1)}. A bootstrap over fewer than "
-            f"{scores.LEAST_PATIENTS} gives intervals that are far too narrow."
+            f"{scores.LEAST_PATIENTS} gives intervals that are far too narrow. {claim[0].upper()}{claim[1:]}"
         )
     elif e.cases:
         notes.append(
-            f"Intervals: 95 %, bootstrap over {e.patients} patients. They do not contain the variance of training: a "
-            "claim about a method wants three seeds or more, and this page is of one model."
+            f"Intervals: 95 %, bootstrap over {e.patients} patients. They do not contain the variance of training: "
+            f"{claim} Where fewer than {scores.LEAST_PATIENTS} patients have a figure, it has no interval."
         )
     if not e.cases:
         notes.append("No table of cases: the metrics gave none.")

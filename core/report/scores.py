@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from core.measure.statistics import detectable
 from core.report.cells import Cell, Table, mean, median, number, span, with_interval
 from core.report.detection import THRESHOLDS
 from core.report.folder import Evaluation
@@ -15,14 +17,15 @@ LEAST_PATIENTS = 10
 _STRUCTURES = ("tumour", "liver", "parenchyma")
 _FIGURES: tuple[tuple[str, str, int, str], ...] = (
     ("iou", "IoU", 3, "intersection over union"),
-    ("nsd_1mm", "NSD at 1 mm", 3, "share of both surfaces that lies within the tolerance of the other"),
-    ("nsd_2mm", "NSD at 2 mm", 3, "share of both surfaces that lies within the tolerance of the other"),
-    ("nsd_3mm", "NSD at 3 mm", 3, "share of both surfaces that lies within the tolerance of the other"),
-    ("hd95_mm", "HD95, mm", 2, "the larger of the two directed 95th percentiles of surface distances"),
-    ("assd_mm", "ASSD, mm", 2, "mean distance of both surfaces"),
     ("voe", "VOE", 3, "1 - IoU"),
     ("rvd", "RVD", 3, "(prediction - reference) / reference, signed"),
+    ("rvd_abs", "|RVD|", 3, "RVD without its sign"),
 )
+_DISTANCES: tuple[tuple[str, str, int, str], ...] = (
+    ("hd95_mm", "HD95, mm", 2, "the larger of the two directed 95th percentiles of surface distances"),
+    ("assd_mm", "ASSD, mm", 2, "mean distance of both surfaces"),
+)
+_NSD = re.compile(r"nsd_([\d.]+)mm")
 _COLUMNS = (
     ("", ""),
     ("mean", "over cases, with its 95 % bootstrap interval over patients"),
@@ -72,14 +75,16 @@ def headline(e: Evaluation) -> list[Table]:
             table.add(label, mean(dice), median(dice), with_interval(dice, "global"), *_counts(dice))
             if structure == "tumour" and "mean_tumour_bearing" in dice:
                 own = Cell(number(dice.get("mean_tumour_bearing")), span(_bearing(dice)))
-                middle = Cell(number(dice.get("median_tumour_bearing")))
+                quartiles = (dice.get("q25_tumour_bearing"), dice.get("q75_tumour_bearing"))
+                middle = Cell(number(dice.get("median_tumour_bearing")), span(quartiles))
                 table.add("Dice, cases that have one", own, middle, "", number(dice.get("n_tumour_bearing")), "")
-        for name, label, digits, about in _FIGURES:
-            one = figures.get(name) if isinstance(figures, Mapping) else None
-            if isinstance(one, Mapping) and "mean" in one:
-                pooled = with_interval(one, "global", digits) if "global" in one else Cell("")
-                table.add(label, mean(one, digits), median(one, digits), pooled, *_counts(one))
-                table.help[label] = about
+        surfaces = [*_tolerances(figures), *_DISTANCES]
+        _add(table, figures, _FIGURES)
+        pairs = e.of("lesions", "boundary") if structure == "tumour" else None
+        # First: far false positives rule the distances of the whole mask.
+        _add(table, pairs, [(name, f"{label}, matched lesions", *more) for name, label, *more in surfaces], " lesions")
+        whole = ", whole mask" if isinstance(pairs, Mapping) else ""
+        _add(table, figures, [(name, f"{label}{whole}", *more) for name, label, *more in surfaces])
         out.append(table)
     macro = Table(_COLUMNS, caption="Macro: classes within a case first, then cases")
     for name, label in (
@@ -112,13 +117,13 @@ def told_apart(e: Evaluation) -> str:
     if len(scores) < 2:
         return ""
     spread = float(np.std(scores, ddof=1))
-    least = 1.96 * spread * (2 / len(scores)) ** 0.5
+    least = detectable(spread, len(scores), paired=False)
     text = f"With {len(scores)} cases and a standard deviation of {spread:.2f} of the tumour Dice, "
     if least <= 0.01:
-        return f"{text}two runs that differ by {least:.3f} or more could be told apart unpaired."
+        return f"{text}two runs could be told apart unpaired from {least:.3f} on (80 % power at 5 %)."
     return (
         f"{text}a difference of one point of Dice (0.01) cannot be told apart unpaired: it would have to be about "
-        f"{least:.2f}. Compare runs case by case with tools/compare.py."
+        f"{least:.2f} (80 % power at 5 %). Compare runs case by case with tools/compare.py."
     )
 
 
@@ -126,6 +131,8 @@ def notes(e: Evaluation) -> list[str]:
     """What belongs to the scores: what empty masks score, and what difference could be seen."""
     dice = e.of("tumour", "dice") or {}
     out = []
+    if dice.get("missing"):
+        out.append(f"{_cases(dice['missing']).capitalize()} without a prediction: overlap 0, all lesions missed.")
     if dice.get("empty"):
         out.append(
             f"Empty masks: policy '{dice['empty']}'. It touched the tumour Dice of {_cases(dice.get('both_empty'))} "
@@ -135,9 +142,10 @@ def notes(e: Evaluation) -> list[str]:
     out += [apart] if apart else []
     surface, burden = e.of("surface"), e.of("tumour_burden")
     if isinstance(surface, Mapping):
+        policy = f", policy '{surface['empty']}' for empty masks" if surface.get("empty") else ""
         out.append(
-            f"Surfaces: {surface.get('definition')}. On whole tumour masks, distances are ruled by lesions "
-            "that are far apart; those of matched lesions are below."
+            f"Surfaces: {surface.get('definition')}{policy}. On whole tumour masks, distances are ruled by lesions "
+            "that are far apart: see those of matched lesions."
         )
         flagged = [
             f"{count} case{'s' * (count != 1)} at {tolerance} mm"
@@ -150,8 +158,30 @@ def notes(e: Evaluation) -> list[str]:
         rmse = with_interval(burden, "rmse")
         between = f" ({rmse.soft})" if rmse.soft else ""
         most = number(burden.get("max_abs"))
-        out.append(f"Tumour burden (tumour / liver): RMSE {rmse.main}{between}, greatest absolute difference {most}.")
+        left = (burden.get("difference") or {}).get("left_out")
+        without = f"; {_cases(left)} without a liver left out" if left else ""
+        out.append(
+            f"Tumour burden (tumour / liver): RMSE {rmse.main}{between}, greatest absolute difference {most}{without}."
+        )
     return out
+
+
+def _tolerances(figures: Any) -> list[tuple[str, str, int, str]]:
+    """The NSD at each tolerance that was measured."""
+    found = {name: match[1] for name in figures or {} if (match := _NSD.fullmatch(name))}
+    about = "share of both surfaces that lies within the tolerance of the other"
+    return [(name, f"NSD at {mm} mm", 3, about) for name, mm in sorted(found.items(), key=lambda one: float(one[1]))]
+
+
+def _add(table: Table, figures: Any, rows: Sequence[tuple[Any, ...]], unit: str = "") -> None:
+    """A row for each figure that was measured."""
+    for name, label, digits, about in rows:
+        one = figures.get(name) if isinstance(figures, Mapping) else None
+        if isinstance(one, Mapping) and "mean" in one:
+            pooled = with_interval(one, "global", digits) if "global" in one else Cell("")
+            count, left = _counts(one)
+            table.add(label, mean(one, digits), median(one, digits), pooled, f"{count}{unit}", "" if unit else left)
+            table.help[label] = about
 
 
 def _cases(count: Any) -> str:

@@ -6,8 +6,9 @@ import csv
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,7 +31,11 @@ TEXT = frozenset(("case", "patient", "structure", "side", "features", "place", "
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write that appears under its name only when it is complete and on the disk."""
+    """A file to write that appears under its name only when it is complete and on the disk.
+
+    Raises:
+        UserError: if it cannot be written: no permission, no room, a name that is too long.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with open(partial, "wb") as file:
@@ -38,12 +43,37 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def make_folder(path: Path, remedy: str = "") -> None:
+    """A folder to write into, with those above it; one that is there stays as it is.
+
+    Raises:
+        UserError: if it cannot be made or written into; `remedy` says what to do.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        why = "" if os.access(path, os.W_OK | os.X_OK) else "Permission denied"
+    except OSError as error:
+        why = error.strerror or str(error)
+        why = "it is a file" if isinstance(error, FileExistsError) else why
+    if why:
+        raise UserError(f"{path}: cannot be written to: {why}{remedy and '; '}{remedy}")
 
 
 def write_csv(path: Path, table: str, rows: Rows) -> None:
-    """One table; an empty field is not a number."""
+    """One table; an empty field is not a number.
+
+    Raises:
+        UserError: if its name, which a metric may have given, is no plain one, or it cannot be written.
+    """
+    if not re.fullmatch(r"\w+", table):
+        raise UserError(f"a metric gives a table '{table}': want letters, digits and _ alone, since it names a file")
     given = dict.fromkeys(name for row in rows for name in row)
     first = [name for name in COLUMNS.get(table, ()) if name in given or not rows]
     columns = first + [name for name in given if name not in first]
@@ -83,10 +113,13 @@ def write_json(path: Path, value: Any) -> None:
 def append_line(path: Path, value: Mapping[str, Any]) -> None:
     """One line of JSON at the end of a file."""
     text = json.dumps(_plain(value), ensure_ascii=False, allow_nan=False)
-    with open(path, "a", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from error
 
 
 def number(value: Any) -> str:

@@ -21,8 +21,9 @@ _TWO_DIGITS = re.compile(r".*_mm$")
 def terminal(summary: Mapping[str, Any]) -> str:
     """The figures of a summary: overlap, volumes and surfaces, lesions, LiTS' scores beside ours, tumour-free cases."""
     blocks = [*_overlap(summary)]
-    blocks += [_columns(summary, "Volume, mean over cases", _VOLUME)]
-    blocks += [_columns(summary, "Surface, mean over cases", {**_SURFACE, **_tolerances(summary)})]
+    volume = _columns(summary, "Volume, mean over cases", _VOLUME)
+    surface = _columns(summary, "Surface, mean over cases", {**_SURFACE, **_tolerances(summary)})
+    blocks += [volume + _burden(summary) if volume else [], surface + _definition(summary) if surface else []]
     blocks += [_lesions(summary), _sizes(summary), _lits(summary), _others(summary)]
     free = summary.get("tumour_free")
     if isinstance(free, Mapping) and free.get("n"):
@@ -75,32 +76,62 @@ def _line(label: str, figures: Mapping[str, Any], note: str = "", intervals: boo
         numbers.append(f"{_interval(figures.get('global_ci95')):>17}")
     n = figures.get("n")
     text = f"  {label:<28}{''.join(numbers)}{'' if n is None else n:>6}".rstrip()
-    return f"{text}\n{'':>4}{note}" if note and intervals else f"{text}   {note}".rstrip()
+    return f"{text}\n{'':>4}{note}" if note else text
 
 
 def _empty_note(figures: Mapping[str, Any]) -> str:
     if figures.get("left_out"):
         return f"({figures['left_out']} without any voxel left out, policy '{figures.get('empty')}')"
-    if figures.get("both_empty"):
-        return f"({figures['both_empty']} empty on both sides count 1, policy '{figures.get('empty')}')"
-    return ""
+    both, one = figures.get("both_empty"), figures.get("one_empty")
+    parts = [f"{both} empty on both sides count 1"] if both else []
+    parts += [f"{one} on one side 0"] if one and parts else [f"{one} empty on one side count 0"] if one else []
+    return f"({', '.join(parts)}, policy '{figures.get('empty')}')" if parts else ""
 
 
 def _columns(summary: Mapping[str, Any], title: str, names: Mapping[str, str]) -> list[str]:
     """Metrics side by side, one row a structure; `n` is of the first, and what differs from it is said."""
     held = {s: {n: f for n in names if _has_mean(f := summary.get(s, {}).get(n))} for s in ("liver", "tumour")}
+    pairs = (summary.get("lesions") or {}).get("boundary") if names.keys() & _SURFACE.keys() else None
+    if isinstance(pairs, Mapping) and held["tumour"]:
+        # First: far false positives rule the distances of the whole mask.
+        whole = held.pop("tumour")
+        held["matched lesions"] = {name: f for name in names if _has_mean(f := pairs.get(name))}
+        held["tumour, whole mask"] = whole
     shown = [name for name in names if any(of.get(name, {}).get("mean") is not None for of in held.values())]
     if not shown:
         return []
-    lines = [f"{title:<26}" + "".join(f"{names[name]:>9}" for name in shown) + f"{'n':>7}"]
+    wide = {name: max(9, len(names[name]) + 1) for name in shown}
+    lines = [f"{title:<26}" + "".join(f"{names[name]:>{wide[name]}}" for name in shown) + f"{'n':>7}"]
     for structure, figures in held.items():
         if not figures:
             continue
         counts = [figures[name].get("n") for name in shown if name in figures]
-        cells = "".join(f"{_figure(name, figures.get(name, {}).get('mean')):>9}" for name in shown)
+        cells = "".join(f"{_figure(name, figures.get(name, {}).get('mean')):>{wide[name]}}" for name in shown)
         n = str(counts[0]) if len(set(counts)) == 1 else f"{min(counts)}-{max(counts)}"
         lines.append(f"  {structure:<24}{cells}{n:>7}")
     return lines
+
+
+def _burden(summary: Mapping[str, Any]) -> list[str]:
+    burden = summary.get("tumour_burden")
+    if not isinstance(burden, Mapping) or burden.get("rmse") is None:
+        return []
+    most = number(burden.get("max_abs"))
+    left = (burden.get("difference") or {}).get("left_out")
+    without = f" ({left} without a liver left out)" if left else ""
+    return [f"  tumour burden (tumour / liver): RMSE {number(burden['rmse'])}, greatest difference {most}{without}"]
+
+
+def _definition(summary: Mapping[str, Any]) -> list[str]:
+    """Which surface, and where a tolerance is below the slices' spacing."""
+    surface = summary.get("surface")
+    if not isinstance(surface, Mapping):
+        return []
+    flagged = surface.get("cases_with_slices_above_tolerance") or {}
+    at = [f"{count} at {tolerance} mm" for tolerance, count in flagged.items() if count]
+    policy = f", policy '{surface['empty']}' for empty masks" if surface.get("empty") else ""
+    coarse = [f"  cases with slices further apart than the tolerance: {', '.join(at)}"] if at else []
+    return [f"  surface {surface.get('definition')}{policy}", *coarse]
 
 
 def _tolerances(summary: Mapping[str, Any]) -> dict[str, str]:
@@ -195,15 +226,17 @@ def _others(summary: Mapping[str, Any]) -> list[str]:
         if _has_mean(value):
             lines.append(_line(name, value))
         elif isinstance(value, (int, float)) and not isinstance(value, bool):
-            lines.append(_line(name, {"mean": float(value)}))
+            lines.append(_line(str(name), {"mean": float(value)}))
     return lines
 
 
 def _tumour_free(free: Mapping[str, Any]) -> str:
-    clean = free["n"] - free["false_positive_cases"]
+    missing = free.get("missing", 0)
+    clean = free["n"] - free["false_positive_cases"] - missing
     text = f"Tumour-free cases: {free['n']}, {clean} without false tumour (specificity {number(free['specificity'])})"
+    text += f"; {missing} without a prediction" if missing else ""
     lesions = free.get("false_positive_lesions")
-    if isinstance(lesions, Mapping) and "mean" in lesions:
+    if isinstance(lesions, Mapping) and lesions.get("mean") is not None:
         text += f"; {lesions['mean']:.2f} false lesions a case"
     elif isinstance(lesions, int):
         text += f"; {lesions} false lesions"
@@ -212,7 +245,7 @@ def _tumour_free(free: Mapping[str, Any]) -> str:
         text += f"; false tumour {volume['mean']:.2f} ml a case, at most {volume['max']:.2f} ml"
         if volume["left_out"]:
             text += f" (over {volume['n']}; the spacing of {volume['left_out']} cannot be trusted)"
-    elif volume:
+    elif volume.get("left_out"):
         text += "; no volumes, since the spacing cannot be trusted"
     return text
 

@@ -10,7 +10,7 @@ import numpy as np
 from core.contracts import Rows
 from core.measure.calibration import Bins, count_bins
 from core.measure.pair import CasePair
-from core.measure.statistics import describe
+from core.measure.statistics import describe, ratio_interval
 from core.values import TUMOUR
 from registry import register
 
@@ -64,6 +64,9 @@ class Calibration:
             return {"calibration": {"available": False, "why": why, **about}}
         pooled = self._pooled(rows)
         patients = [str(row.get("patient") or row["case"]) for row in cases]
+        sums = np.array([[row["squares"], row["voxels"]] for row in rows], float)
+        owner = {str(row["case"]): patient for row, patient in zip(cases, patients, strict=True)}
+        brier = ratio_interval(sums[:, 0], sums[:, 1], [owner.get(str(r["case"]), str(r["case"])) for r in rows])
         reliability = [
             {
                 "low": number / self.bins,
@@ -85,6 +88,7 @@ class Calibration:
                 **about,
                 "ece": pooled.ece(),
                 "brier": pooled.brier(),
+                "brier_ci95": brier.ci95,
                 "per_case": per_case,
                 "reliability": reliability,
             }

@@ -140,21 +140,25 @@ def _dice_global(rows: Rows, structure: str) -> _Summed:
 def _ratio(rows: Rows, name: str, of: _Summed) -> dict[str, Any]:
     numerator, denominator = of
     total = float(denominator.sum())
-    patients = [str(row.get("patient") or row["case"]) for row in rows]
     return {
         name: float(numerator.sum()) / total if total else None,
-        f"{name}_ci95": ratio_interval(numerator, denominator, patients).ci95,
+        f"{name}_ci95": ratio_interval(numerator, denominator, _patients(rows)).ci95,
     }
 
 
 def _means(rows: Sequence[Mapping[str, Any]], prefix: str) -> dict[str, Any]:
-    """Each score's mean over what has one; None without any."""
+    """Each score's mean over what has one, and its interval; None without any."""
     out: dict[str, Any] = {}
     for name in _FIGURES:
         numbers = _column(rows, f"{prefix}{name}")
-        numbers = numbers[np.isfinite(numbers)]
-        out[name] = float(numbers.mean()) if len(numbers) else None
+        known = numbers[np.isfinite(numbers)]
+        out[name] = float(known.mean()) if len(known) else None
+        out[f"{name}_ci95"] = ratio_interval(numbers, np.ones(len(numbers)), _patients(rows)).ci95
     return out
+
+
+def _patients(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [str(row.get("patient") or row["case"]) for row in rows]
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:

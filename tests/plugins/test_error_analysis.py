@@ -101,6 +101,9 @@ def test_summary_has_what_the_report_shows(tmp_path):
     assert (features["merged"]["missed"], features["merged"]["found"], features["none"]["found"]) == (12, 12, 0)
     assert got["false_positives"]["n"] == 12
     assert {p["place"]: p["n"] for p in got["false_positives"]["by_place"] if p["n"]} == {"inside": 12}
+    inside = next(p for p in got["false_positives"]["by_place"] if p["place"] == "inside")
+    means = (inside["volume_ml"], inside["mean_hu"], got["probability"]["missed"], got["probability"]["found"])
+    assert [(mean["patients"], mean["ci95"] is not None) for mean in means] == [(12, True)] * 4
     model = got["detection_model"]
     assert (model["available"], model["events"], model["patients"]) == (True, 12, 12)
     lesions = got["distribution"]["lesion"]

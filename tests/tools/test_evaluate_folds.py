@@ -56,6 +56,7 @@ def test_folds_are_pooled_once_and_their_spread_stands_beside(folds, capsys):
     found = json.loads((folder / "summary.json").read_text())
     own = [json.loads((run / "evaluation" / "summary.json").read_text()) for run in folds]
     assert found["tumour"]["dice"]["n"] == 3
+    assert found.keys() - {"folds"} == own[0].keys()  # those metrics that the folds were evaluated with
     assert found["lesions"]["any"]["tp"] == sum(one["lesions"]["any"]["tp"] for one in own)
     spread = found["folds"]["spread"]["liver.dice.mean"]
     assert spread["values"] == pytest.approx([one["liver"]["dice"]["mean"] for one in own], abs=1e-7)
@@ -65,6 +66,7 @@ def test_folds_are_pooled_once_and_their_spread_stands_beside(folds, capsys):
         one["provenance"]["checkpoint_hash"] for one in own
     ]
     assert found["phantom"] is True
+    assert found["notes"] == [note for one in own for note in one["notes"]] != []
     assert {path.name for path in (folder / "views").iterdir()} == {f"volume-{n}.npz" for n in (13, 14, 15)}
     assert "2 folds, 3 test cases, each once\n" in out
     assert f"liver Dice {spread['mean']:.3f} (SD {spread['sd']:.3f})" in out

@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import shutil
 
 import numpy as np
 import pytest
@@ -66,18 +65,6 @@ def test_pictures_keep_the_proportions_in_mm_and_one_scale():
     assert (axial.width, axial.height) == (232, 168)
     assert (coronal.width, coronal.height) == (232, 91)
     assert (sagittal.width, sagittal.height) == (168, 91)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no Chromium is installed, so the page is not looked at in a browser (CI installs one)")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=found, args=["--headless", "--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture

@@ -121,6 +121,9 @@ def test_other_settings_are_refused(two):
     assert refused(*two) == f"the policy for empty masks is lits in {a} and nan in {b}; evaluate both alike"
     change_summary(b, tumour={"dice": {"empty": "lits"}}, lesions={"min_lesion_ml": 0.1})
     assert refused(*two) == f"the smallest lesion that counts is 0.0 in {a} and 0.1 in {b}; evaluate both alike"
+    change_summary(b, lesions={"min_lesion_ml": 0.0}, surface={"definition": "edge18"})
+    change_summary(a, surface={"definition": "edge6"})
+    assert refused(*two) == f"the definition of a surface is edge6 in {a} and edge18 in {b}; evaluate both alike"
 
 
 def test_order_of_the_cases_is_the_first_ones(two):

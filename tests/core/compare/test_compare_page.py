@@ -1,7 +1,6 @@
 """The page of a comparison in a real browser, from a file, with nothing else beside it."""
 
 import re
-import shutil
 
 import pytest
 
@@ -37,24 +36,11 @@ def test_two_runs_have_no_choice_of_pairs(made):
     assert ">B - A<" in html
 
 
-@pytest.fixture(scope="module")
-def browser():
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no Chromium is installed, so the page is not looked at in a browser (CI installs one)")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=found, args=["--headless", "--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
-
-
 @pytest.fixture
 def opened(browser, made, tmp_path):
     file = tmp_path / "comparison.html"
     file.write_text(page(made, WHEN), encoding="utf-8")
     context = browser.new_context(offline=True, viewport={"width": 1200, "height": 900})
-    context.set_default_timeout(5000)
     tab = context.new_page()
     said = []
     tab.on("console", lambda message: said.append(message.text))

@@ -118,3 +118,7 @@ def test_a_missing_prediction_has_the_worst_scores_and_keeps_its_counts():
             "missing": 1,
         }
     ]
+    # Without a trusted spacing a figure in mm stays no number.
+    assert as_missing({"cases": [{"dice": None, "nsd_2mm": None}]}, trusted=False)["cases"] == [
+        {"dice": 0.0, "nsd_2mm": None, "missing": 1}
+    ]

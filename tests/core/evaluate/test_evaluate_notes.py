@@ -1,19 +1,24 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 from core.evaluate.output import left_out, windowed
 from core.evaluate.run import _notes
 
 
-def run(crop="none", tuned=None):
-    return SimpleNamespace(experiment=SimpleNamespace(prepare=SimpleNamespace(crop=crop)), tuned=tuned)
+def run(crop="none", tuned=None, checkpoint="best.pt"):
+    experiment = SimpleNamespace(prepare=SimpleNamespace(crop=crop))
+    return SimpleNamespace(experiment=experiment, tuned=tuned, checkpoint=Path("run", checkpoint))
 
 
 def test_figures_on_cases_that_something_was_chosen_on_say_so():
-    tuned = SimpleNamespace(cases=("a", "b"))
-    assert _notes(run(), ["a"]) == {}
-    assert _notes(run(tuned=tuned), ["c"]) == {}
-    assert _notes(run(tuned=tuned), ["b", "c"]) == {"selected": "selected on these cases: optimistic"}
-    assert _notes(run("liver"), ["b"]) == {"cropped": "cropped to the reference's liver: optimistic"}
+    tuned, selected = SimpleNamespace(cases=("a", "b")), {"selected": "selected on these cases: optimistic"}
+    assert _notes(run(), ["a"], "test") == {}
+    assert _notes(run(tuned=tuned), ["c"], "test") == {}
+    assert _notes(run(tuned=tuned), ["b", "c"], "test") == selected
+    assert _notes(run("liver"), ["b"], "test") == {"cropped": "cropped to the reference's liver: optimistic"}
+    # Validation cases chose the best checkpoint, and no other.
+    assert _notes(run(), ["a"], "val") == selected
+    assert _notes(run(checkpoint="step_00000007.pt"), ["a"], "val") == {}
 
 
 def test_cases_that_are_left_out_are_counted_and_named():

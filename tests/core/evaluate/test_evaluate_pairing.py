@@ -103,3 +103,10 @@ def test_a_table_names_the_patients_by_case_or_by_file(tmp_path):
     table.write_text("case;subject\na;p\n")
     with pytest.raises(UserError, match="want a column 'patient'"):
         pair_files(pred, ref, patients=table)
+
+
+def test_a_link_back_to_the_folder_itself_doubles_no_file(tmp_path):
+    pred, ref = make(tmp_path / "pred", "a.nii.gz"), make(tmp_path / "ref", "a.nii.gz")
+    (pred / "link_back").symlink_to(pred)
+    pairs = pair_files(pred, ref)
+    assert (found(pairs), pairs.problems) == ({"a": ("a.nii.gz", "a.nii.gz", None)}, [])

@@ -70,6 +70,13 @@ def test_pooled_over_voxels_beside_the_mean_over_cases():
     assert [row["brier"] for row in tables["cases"]] == [0.25, 0]
 
 
+def test_the_pooled_brier_score_has_an_interval_over_patients():
+    liver = np.ones((1, 1, 2), np.uint8)
+    _, found = of(*(pair(np.full((1, 1, 2), n / 16), liver, str(n)) for n in range(10)))
+    low, high = found["brier_ci95"]
+    assert low < found["brier"] < high
+
+
 def test_cases_without_a_liver_are_no_number_and_are_left_out():
     tables, found = of(
         pair(np.full((1, 1, 2), 0.5), np.zeros((1, 1, 2), np.uint8), "a"),

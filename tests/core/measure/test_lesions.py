@@ -121,6 +121,8 @@ def test_figures_are_pooled_over_lesions():
     assert out["per_case"]["recall"]["mean"] == pytest.approx((1 + 0.5 + 1) / 3)
     assert out["false_positives_per_case"]["mean"] == pytest.approx(1 / 3)
     assert (out["pq"]["pq"], out["pq"]["sq"], out["pq"]["rq"]) == (0.8, 1.0, 0.8)
+    many = summary([pair(found if i else missed, found, str(i)) for i in range(10)])["pq"]
+    assert all(many[f"{name}_ci95"][0] <= many[name] <= many[f"{name}_ci95"][1] for name in ("pq", "sq", "rq"))
     assert (out["dice_detected"]["mean"], out["dice_with_misses"]["mean"]) == (1.0, 0.8)
     assert out["cc_dice"]["mean"] == pytest.approx((1 + 0.5 + 2 * 48 / (48 + 48 + 64)) / 3)
     assert out["boundary"]["assd_mm"]["n"] == 4

@@ -244,6 +244,24 @@ def test_false_positive_volume_leaves_out_cases_without_trusted_spacing():
     assert (volume["n"], volume["left_out"], volume["mean"]) == (1, 1, 0.0)
 
 
+def test_a_missing_prediction_is_neither_an_empty_mask_nor_a_false_tumour():
+    pairs = three_cases()
+    tables = {"cases": [row for p in pairs for row in overlap.measure(p, ["dice"])["cases"]]}
+    before = overlap.summarise(tables, ["dice"], "lits")
+    free = [row["case"] for row in tables["cases"] if row["structure"] == "tumour" and not row["voxels_ref"]]
+    for row in tables["cases"]:
+        if row["case"] == free[-1]:
+            row.update(dice=0.0, missing=1)
+    after = overlap.summarise(tables, ["dice"], "lits")
+    counts = [[out["tumour"]["dice"][name] for name in ("both_empty", "missing")] for out in (before, after)]
+    assert counts[0][1] == 0
+    assert counts[1] == [counts[0][0] - 1, 1]
+    keys = ("n", "false_positive_cases")
+    assert [after["tumour_free"][key] for key in keys] == [before["tumour_free"][key] for key in keys]
+    assert after["tumour_free"]["specificity"] < before["tumour_free"]["specificity"]
+    assert after["tumour_free"]["false_positive_volume_ml"]["n"] == len(free) - 1
+
+
 def test_iou_and_dice_of_one_case_agree():
     out = summary("lits", three_cases()[:1], "iou")
     dice = 0.5

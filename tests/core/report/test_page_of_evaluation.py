@@ -1,13 +1,15 @@
 """The report from a folder alone: what it says, and that it says what is missing instead of failing."""
 
+import dataclasses
 import json
 import re
 
 import pytest
 
 from core.errors import UserError
-from core.report import detection, lists, lits, scores
+from core.report import detection, findings, lists, lits, scores
 from core.report.folder import read_evaluation
+from core.report.page import _notes as page_notes
 from core.report.page import page, write_report
 from core.report.tables import write_json
 from tests.core.report.fake_evaluation import EVIL, SMALL, make
@@ -46,6 +48,7 @@ def test_it_says_what_a_reader_has_to_know_first(html):
     assert "PHANTOM Synthetic scans." in text
     assert "6 cases of 6 patients" in text
     assert "No intervals: 6 patients. A bootstrap over fewer than 10 gives intervals that are far too narrow." in text
+    assert "A claim about a method wants three seeds or more, and this page is of one model." in text
     assert "policy 'lits'. It touched the tumour Dice of 1 case with a tumour on neither side, and of 2 cases" in (
         text.replace("&#39;", "'")
     )
@@ -61,6 +64,17 @@ def test_the_tumour_dice_is_given_twice_with_n(folder):
     everything, bearing = rows["Dice, all cases"], rows["Dice, cases that have one"]
     assert (everything[1].main, everything[4].main) == (f"{e.of('tumour', 'dice', 'mean'):.3f}", "6")
     assert (bearing[1].main, bearing[4].main) == (f"{e.of('tumour', 'dice', 'mean_tumour_bearing'):.3f}", "4")
+    # Distances of matched lesions come before those of the whole mask, and an NSD at whatever tolerance was measured.
+    tumour = e.summary["tumour"]
+    changed = {**tumour, "nsd_0.5mm": tumour["nsd_1mm"]}
+    changed["dice"] = {**tumour["dice"], "q25_tumour_bearing": 0.25, "q75_tumour_bearing": 0.75}
+    other = dataclasses.replace(e, summary={**e.summary, "tumour": changed})
+    rows = {row[0].main: row for row in scores.headline(other)[0].rows}
+    assert rows["Dice, cases that have one"][2].soft == "0.250 to 0.750"
+    assert findings.end_slices(e).caption == "5 lesions that are on three slices or more"
+    assert detection.size_tables(e)[0].columns[-1] == ("Dice", "missed lesions 0")
+    first, last = (list(rows).index(f"HD95, mm, {of}") for of in ("matched lesions", "whole mask"))
+    assert first < list(rows).index("NSD at 0.5 mm, whole mask") < last
     assert [row[0].main for row in detection.lesion_table(e).rows] == [
         *("any overlap", "IoU > 0.1", "IoU > 0.5"),
         *("10 % of it predicted", "any overlap, mean over cases"),
@@ -110,6 +124,10 @@ def test_marks_of_the_evaluation_are_shown(folder, tmp_path):
     assert "Synthetic scans" not in html
     assert "describes the generator" not in html
     assert "fold 2" in words(html)
+    pooled = page_notes(dataclasses.replace(read_evaluation(folder), summary=summary))
+    assert pooled[-1].endswith(
+        "A claim about a method wants three seeds or more, and this page is of 2 models, one a fold."
+    )
 
 
 def drop(summary, *names):

@@ -1,24 +1,11 @@
 """The report in a real browser, from a file, with nothing else beside it."""
 
-import shutil
 import time
 
 import pytest
 
 from core.report.page import write_report
 from tests.core.report.fake_evaluation import EVIL, make, make_large
-
-
-@pytest.fixture(scope="module")
-def browser():
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
-        pytest.skip("no Chromium is installed, so the page is not looked at in a browser (CI installs one)")
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as running:
-        opened = running.chromium.launch(executable_path=found, args=["--headless", "--no-sandbox", "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")
