@@ -70,6 +70,9 @@ def test_interruption_ends_all_processes_without_their_tracebacks(tmp_path):
         f"    pathlib.Path({str(tmp_path)!r}, f'pid-{{os.getpid()}}').touch()\n"
         "    time.sleep(60)\n"
         "if __name__ == '__main__':\n"
+        "    import signal\n"  # another test's process may have handed on a blocked or ignored SIGINT
+        "    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})\n"
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    try:\n"
         "        list(map_cases(slow, [1, 2, 3], workers=2))\n"
         "    except KeyboardInterrupt:\n"
